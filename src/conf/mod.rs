@@ -1,1 +1,12 @@
-//! The `conf` room.
+//! Tree to IR: every directive checked against the grammar, set into its module's settings, merged, closed.
+
+pub mod build;
+pub mod fault;
+pub mod grammar;
+pub mod set;
+pub mod setting;
+pub mod units;
+
+pub use build::{Build, Setter};
+pub use fault::{Fault, Outcome};
+pub use setting::{Conf, Setting};

@@ -1,1 +1,2 @@
 //! The `http` room.
+pub mod headers;

@@ -1,1 +1,11 @@
-//! The `net` room.
+//! Sockets and what surrounds them: buffers, deadlines, addresses, the client's or upstream's byte stream.
+
+pub mod addr;
+pub mod buffer;
+pub mod deadline;
+pub mod io;
+
+pub use addr::Address;
+pub use buffer::Buffer;
+pub use deadline::Deadline;
+pub use io::{Io, Socket};

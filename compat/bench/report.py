@@ -1,0 +1,144 @@
+"""Verdicts over the figures, and the three ways to print them: table, JSON, Markdown."""
+
+import statistics
+
+# Noise allowed between two servers of one run. Ratios to nginx are held to their targets without any.
+RATE_SLACK = 0.97
+P99_SLACK = 1.10
+HAPROXY_SLACK = 1.03
+SATURATED = 0.85  # of its processor: below it the load, not the server, sets rate and latency
+
+
+def median_ratio(ours, theirs):
+    """Median of round-by-round ratios, or None without pairs."""
+    pairs = [a / b for a, b in zip(ours or [], theirs or []) if b]
+    return statistics.median(pairs) if pairs else None
+
+
+def judge(row, servers):
+    """Adds to each server its ratio to nginx, and returns the row's result with nxr's verdicts (None: not judged,
+    because neither server was saturated)."""
+    nginx = servers.get("nginx", {})
+    for found in servers.values():
+        if row.kind != "scaling" and (ratio := median_ratio(found.get("costs"), nginx.get("costs"))) is not None:
+            found["ratio"] = ratio
+    result = {"row": row.name, "kind": row.kind, "unit": row.unit, "target": row.target, "servers": servers,
+              "checks": []}
+    nxr = servers.get("nxr")
+    if nxr is None or "skipped" in nxr:
+        return result
+    add = lambda name, value, limit, ok: result["checks"].append(
+        {"check": name, "value": value, "limit": limit, "pass": ok})
+    if "error" in nxr:
+        add("runs", None, None, False)
+        return result
+    if row.kind == "scaling":
+        add("two workers over one", nxr["cost"], row.target, nxr["cost"] >= row.target)
+        return result
+    if (ratio := nxr.get("ratio")) is None:
+        add("ratio to nginx", None, row.target, False)
+    else:
+        add("ratio to nginx", ratio, row.target, ratio <= row.target)
+    if row.kind != "load":
+        return result
+    haproxy = servers.get("haproxy", {})
+    for name, other in (("nginx", nginx), ("haproxy", haproxy)):
+        saturated = max(nxr["busy"], other.get("busy", 0)) >= SATURATED
+        if rate := median_ratio(nxr["rates"], other.get("rates")):
+            add(f"rate over {name}'s", rate, RATE_SLACK, rate >= RATE_SLACK if saturated else None)
+        if name == "nginx" and (p99 := median_ratio(nxr["p99s"], other.get("p99s"))):
+            add("p99 over nginx's", p99, P99_SLACK, p99 <= P99_SLACK if saturated else None)
+    if cost := median_ratio(nxr["costs"], haproxy.get("costs")):
+        add("CPU over haproxy's", cost, HAPROXY_SLACK, cost <= HAPROXY_SLACK)
+    return result
+
+
+def passed(results):
+    return all(check["pass"] is not False for result in results for check in result["checks"])
+
+
+# === text ===
+
+VERDICT = {True: "pass", False: "FAIL", None: "(not saturated)"}
+
+HEAD = ["row", "server", "cost", "ratio", "target", "", "units/s", "p50", "p99", "busy", "peak PSS", "a connection"]
+
+
+def _cost(result, found):
+    kind, cost = result["kind"], found["cost"]
+    if kind == "scaling":
+        return f"{cost:.2f}x"
+    if kind == "memory":
+        return f"{cost:.2f} KiB/{result['unit']}"
+    if kind == "idle":
+        return f"{cost:,.0f} KiB"
+    return f"{cost:,.1f} us/{result['unit']}" if cost < 1000 else f"{cost:,.0f} us/{result['unit']}"
+
+
+def _micros(value):
+    if value is None:
+        return ""
+    return f"{value:,.0f} us" if value < 10_000 else f"{value / 1000:,.0f} ms"
+
+
+def _lines(result):
+    """The row's table lines, one a server."""
+    scaling = result["kind"] == "scaling"
+    for name, found in result["servers"].items():
+        if "cost" not in found:
+            yield [result["row"], name, found.get("error") and "failed" or "skipped"] + [""] * 9
+            continue
+        ours = name == "nxr" and result["checks"]
+        rate = found.get("per_second")
+        yield [
+            result["row"], name, _cost(result, found),
+            f"{found['ratio']:.2f}" if "ratio" in found else "",
+            f"{'>=' if scaling else '<='} {result['target']:.2f}" if ours or scaling else "",
+            VERDICT[result["checks"][0]["pass"]] if ours else "",
+            "" if rate is None else f"{rate:,.0f}" if rate >= 100 else f"{rate:.2f}",
+            _micros(found.get("p50_us")), _micros(found.get("p99_us")),
+            f"{found['busy']:.0%}" if "busy" in found else "",
+            f"{found['peak_kib']:,.0f} KiB" if found.get("peak_kib") else "",
+            f"{found['connection_kib']:.2f} KiB" if "connection_kib" in found else "",
+        ]
+
+
+def _notes(results):
+    """One line for each error, skip, and check besides the ratio."""
+    for result in results:
+        for name, found in result["servers"].items():
+            if why := found.get("error") or found.get("skipped"):
+                yield f"{result['row']}: {name} {'failed' if 'error' in found else 'skipped'}: {why}"
+        said = [f"{c['check']} {c['value']:.2f} {VERDICT[c['pass']]}"
+                for c in result["checks"][1:] if c["value"] is not None]
+        if said:
+            yield f"{result['row']}: nxr's " + ", ".join(said)
+
+
+def table(results):
+    lines = [line for result in results for line in _lines(result)]
+    widths = [max(len(line[i]) for line in [HEAD] + lines) for i in range(len(HEAD))]
+    out, before = [], None
+    for line in [HEAD] + lines:
+        shown = [("" if line[0] == before else line[0])] + line[1:]
+        before = line[0]
+        cells = [c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(shown, widths))]
+        out.append("  ".join(cells).rstrip())
+    return "\n".join(out + [""] + list(_notes(results)))
+
+
+def markdown(results, run):
+    """The text of RESULTS.md."""
+    out = ["# Figures of one run", "",
+           "Ratios to nginx are what counts; the absolute figures belong to one machine. README.md says what the rows",
+           "and columns are.", "", f"- command: `{run['command']}`", f"- machine: {run['machine']}",
+           f"- processors: {run['processors']}"]
+    out += [f"- {name}: {version}" for name, version in run["versions"].items()]
+    if run.get("missing_nxr"):
+        out.append("- nxr: not measured, there was no binary")
+    out += ["", "| " + " | ".join(HEAD) + " |", "|---|---" + "|---:" * (len(HEAD) - 2) + "|"]
+    out += ["| " + " | ".join(line) + " |" for result in results for line in _lines(result)]
+    notes = list(_notes(results))
+    if notes:
+        out += [""] + [f"- {note}" for note in notes]
+    return "\n".join(out) + "\n"

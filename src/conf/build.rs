@@ -1,0 +1,141 @@
+//! What is known while the configuration is read, and how a directive finds its setter.
+
+use std::collections::HashMap;
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use super::grammar::{self, Context, Row, Support};
+use super::{Fault, Outcome};
+use crate::http::conf::HttpBuild;
+use crate::log::Level;
+use crate::process::Core;
+use crate::stream::conf::StreamBuild;
+use crate::syntax::{Directive, Item, Items};
+
+/// Reads one directive into the settings it belongs to.
+pub type Setter = fn(&mut Build, &Directive<'_>) -> Outcome;
+
+/// What a module brings to the language: its name in the grammar, and a setter a directive.
+pub struct Commands {
+    /// The grammar's module column.
+    pub module: &'static str,
+    /// Directive and setter.
+    pub setters: &'static [(&'static str, Setter)],
+}
+
+/// Everything that is being built from one configuration.
+pub struct Build {
+    /// Relative paths of logs, pid and other files start here.
+    pub prefix: PathBuf,
+    /// Relative paths of includes, certificates and password files start here.
+    pub conf_prefix: PathBuf,
+    /// `nginx -t`, `-T`: nothing will be served.
+    pub testing: bool,
+    /// The main context.
+    pub core: Core,
+    /// The http block.
+    pub http: HttpBuild,
+    /// The stream block.
+    pub stream: StreamBuild,
+    /// Whether an `events` block was seen.
+    pub events_seen: bool,
+    /// Warnings and notices in the order they arose.
+    pub messages: Vec<(Level, String)>,
+}
+
+impl Build {
+    /// Notes a warning about a directive.
+    pub fn warn(&mut self, at: impl Display, sentence: impl Display) {
+        self.messages.push((Level::Warn, format!("{sentence}{at}")));
+    }
+
+    /// A path from the configuration, made absolute against the prefix.
+    pub fn full_path(&self, path: &[u8]) -> PathBuf {
+        join(&self.prefix, path)
+    }
+
+    /// A path from the configuration, made absolute against the configuration's folder.
+    pub fn conf_path(&self, path: &[u8]) -> PathBuf {
+        join(&self.conf_prefix, path)
+    }
+
+    /// Handles every directive of a block in `context`.
+    pub fn block(&mut self, d: &Directive<'_>, context: Context) -> Outcome {
+        match d.block() {
+            Some(items) => self.items(items, context),
+            None => Ok(()),
+        }
+    }
+
+    /// Handles items in order; the first fault ends it, with its position.
+    pub fn items(&mut self, items: Items<'_>, context: Context) -> Outcome {
+        for item in items {
+            match item {
+                Item::Directive(d) => self
+                    .directive(&d, context)
+                    .map_err(|fault| Fault::Whole(fault.text(d.name(), d.at())))?,
+                Item::Error(error) => return Err(Fault::whole(error)),
+            }
+        }
+        Ok(())
+    }
+
+    fn directive(&mut self, d: &Directive<'_>, context: Context) -> Outcome {
+        let row = match grammar::check(context, d) {
+            Ok(row) => row,
+            Err(sentence) => {
+                self.name_missing_module(d);
+                return Err(Fault::Here(sentence));
+            }
+        };
+        if let Some(items) = d.included() {
+            return self.items(items, context);
+        }
+        match setter(row) {
+            Some(set) => set(self, d),
+            None if matches!(row.support, Support::No) => {
+                self.name_missing_module(d);
+                Err(Fault::here(format!("unknown directive \"{}\"", String::from_utf8_lossy(d.name()))))
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn name_missing_module(&mut self, d: &Directive<'_>) {
+        let name = String::from_utf8_lossy(d.name()).into_owned();
+        let module = match grammar::module_of(&name) {
+            Some(module) => module,
+            None => match grammar::third_party(&name) {
+                Some(module) => module,
+                None => return,
+            },
+        };
+        if !grammar::is_supported(&name) {
+            let line = format!("\"{name}\" belongs to {module}, which nxr does not have{}", d.at());
+            self.messages.push((Level::Notice, line));
+        }
+    }
+}
+
+fn join(base: &Path, path: &[u8]) -> PathBuf {
+    use std::os::unix::ffi::OsStrExt;
+    base.join(std::ffi::OsStr::from_bytes(path))
+}
+
+/// All modules' commands.
+fn commands() -> impl Iterator<Item = &'static Commands> {
+    super::core::COMMANDS
+        .iter()
+        .chain(crate::http::modules::COMMANDS)
+        .chain(crate::stream::modules::COMMANDS)
+}
+
+/// The setter of a grammar row; rows accepted without effect have none.
+pub fn setter(row: &Row) -> Option<Setter> {
+    static TABLE: OnceLock<HashMap<(&'static str, &'static str), Setter>> = OnceLock::new();
+    let table = TABLE.get_or_init(|| {
+        commands().flat_map(|c| c.setters.iter().map(|(name, set)| ((c.module, *name), *set))).collect()
+    });
+    table.get(&(row.module, row.name)).copied()
+}

@@ -1,0 +1,104 @@
+//! Setters for the common kinds of value. Each reads a directive's arguments into one [`Setting`].
+
+use bytes::Bytes;
+
+use super::{Fault, Outcome, Setting, units};
+use crate::syntax::Directive;
+
+fn shown(text: &[u8]) -> std::borrow::Cow<'_, str> {
+    String::from_utf8_lossy(text)
+}
+
+/// `on` or `off`.
+pub fn flag(to: &mut Setting<bool>, d: &Directive<'_>) -> Outcome {
+    to.once()?;
+    to.set(parse_flag(d, d.arg(1))?)
+}
+
+/// Reads `on` or `off` with nginx's complaint.
+pub fn parse_flag(d: &Directive<'_>, value: &[u8]) -> Outcome<bool> {
+    if value.eq_ignore_ascii_case(b"on") {
+        Ok(true)
+    } else if value.eq_ignore_ascii_case(b"off") {
+        Ok(false)
+    } else {
+        Err(Fault::here(format!(
+            "invalid value \"{}\" in \"{}\" directive, it must be \"on\" or \"off\"",
+            shown(value),
+            shown(d.name())
+        )))
+    }
+}
+
+/// A size in bytes: `512`, `8k`, `1m`.
+pub fn size(to: &mut Setting<usize>, d: &Directive<'_>) -> Outcome {
+    to.once()?;
+    to.set(units::size(d.arg(1)).ok_or(Fault::directive("invalid value"))?)
+}
+
+/// An offset in bytes: a size that may also be in `g`.
+pub fn offset(to: &mut Setting<u64>, d: &Directive<'_>) -> Outcome {
+    to.once()?;
+    to.set(units::offset(d.arg(1)).ok_or(Fault::directive("invalid value"))?)
+}
+
+/// A time in milliseconds: `30s`, `1h30m`, `500ms`.
+pub fn msec(to: &mut Setting<u64>, d: &Directive<'_>) -> Outcome {
+    to.once()?;
+    to.set(units::msec(d.arg(1)).ok_or(Fault::directive("invalid value"))?)
+}
+
+/// A time in seconds.
+pub fn sec(to: &mut Setting<u64>, d: &Directive<'_>) -> Outcome {
+    to.once()?;
+    to.set(units::sec(d.arg(1)).ok_or(Fault::directive("invalid value"))?)
+}
+
+/// A number.
+pub fn number(to: &mut Setting<usize>, d: &Directive<'_>) -> Outcome {
+    to.once()?;
+    to.set(units::number(d.arg(1)).ok_or(Fault::directive("invalid number"))?)
+}
+
+/// Text as it is.
+pub fn text(to: &mut Setting<Bytes>, d: &Directive<'_>) -> Outcome {
+    to.set(Bytes::copy_from_slice(d.arg(1)))
+}
+
+/// One of several words.
+pub fn choice<T: Clone>(to: &mut Setting<T>, d: &Directive<'_>, among: &[(&str, T)]) -> Outcome {
+    to.once()?;
+    match among.iter().find(|(word, _)| word.as_bytes().eq_ignore_ascii_case(d.arg(1))) {
+        Some((_, value)) => to.set(value.clone()),
+        None => Err(Fault::invalid_value(d.arg(1))),
+    }
+}
+
+/// Several of several words, as bits. A repeated word is warned about through `warn`.
+pub fn bits(
+    to: &mut Setting<u32>,
+    d: &Directive<'_>,
+    among: &[(&str, u32)],
+    mut warn: impl FnMut(String),
+) -> Outcome {
+    let mut value = if to.is_set() { **to } else { 0 };
+    for word in d.args() {
+        let Some((_, bit)) = among.iter().find(|(w, _)| w.as_bytes().eq_ignore_ascii_case(word)) else {
+            return Err(Fault::here(format!("invalid value \"{}\"", shown(word))));
+        };
+        if value & bit != 0 {
+            warn(format!("duplicate value \"{}\"", shown(word)));
+        }
+        value |= bit;
+    }
+    to.put(value);
+    Ok(())
+}
+
+/// Number and size of buffers: `4 8k`.
+pub fn buffers(to: &mut Setting<(usize, usize)>, d: &Directive<'_>) -> Outcome {
+    to.once()?;
+    let count = units::number(d.arg(1)).filter(|n| *n > 0).ok_or(Fault::directive("invalid value"))?;
+    let size = units::size(d.arg(2)).filter(|n| *n > 0).ok_or(Fault::directive("invalid value"))?;
+    to.set((count, size))
+}

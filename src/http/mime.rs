@@ -1,0 +1,64 @@
+//! `types`: from a file name's extension to a MIME type.
+
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+
+use crate::conf::{Fault, Outcome};
+use crate::log::Level;
+use crate::syntax::{Item, Items};
+
+/// Extensions, lower-case, and their types.
+#[derive(Clone, Debug, Default)]
+pub struct Types(HashMap<Box<[u8]>, Bytes>);
+
+impl Types {
+    /// What nginx has without a `types` block.
+    pub fn standard() -> Arc<Types> {
+        static STANDARD: OnceLock<Arc<Types>> = OnceLock::new();
+        STANDARD
+            .get_or_init(|| {
+                let known = [("html", "text/html"), ("gif", "image/gif"), ("jpg", "image/jpeg")];
+                let entry = |(ext, t): (&str, &'static str)| (ext.as_bytes().into(), Bytes::from_static(t.as_bytes()));
+                Arc::new(Types(known.map(entry).into_iter().collect()))
+            })
+            .clone()
+    }
+
+    /// The type of a file name's extension.
+    pub fn get(&self, extension: &[u8]) -> Option<Bytes> {
+        self.0.get(&*extension.to_ascii_lowercase()).cloned()
+    }
+
+    /// Reads the lines of a `types` block.
+    pub fn read(&mut self, items: Items<'_>, messages: &mut Vec<(Level, String)>) -> Outcome {
+        for item in items {
+            let d = match item {
+                Item::Directive(d) => d,
+                Item::Error(error) => return Err(Fault::whole(error)),
+            };
+            if let Some(items) = d.included() {
+                self.read(items, messages)?;
+                continue;
+            }
+            let value = Bytes::copy_from_slice(d.name());
+            for extension in d.args() {
+                let old = self.0.insert(extension.to_ascii_lowercase().into(), value.clone());
+                if let Some(old) = old.filter(|old| *old != value) {
+                    messages.push((
+                        Level::Warn,
+                        format!(
+                            "duplicate extension \"{}\", content type: \"{}\", previous content type: \"{}\"{}",
+                            String::from_utf8_lossy(extension),
+                            String::from_utf8_lossy(&value),
+                            String::from_utf8_lossy(&old),
+                            d.at()
+                        ),
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+}

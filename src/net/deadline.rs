@@ -1,0 +1,258 @@
+//! Deadlines that cost a store to move: one timer a thread, entries that are looked at only when they come due.
+
+use std::cell::{Cell, RefCell};
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+const NEVER: u64 = u64::MAX;
+
+struct Entry {
+    /// When to fire, in milliseconds of the thread's clock.
+    at: Cell<u64>,
+    /// The earliest place in the heap that holds this entry.
+    armed: Cell<u64>,
+    waker: RefCell<Option<Waker>>,
+}
+
+struct Due(u64, Rc<Entry>);
+
+impl PartialEq for Due {
+    fn eq(&self, other: &Self) -> bool {
+        self.0 == other.0
+    }
+}
+impl Eq for Due {}
+impl PartialOrd for Due {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Due {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.0.cmp(&other.0)
+    }
+}
+
+struct Timers {
+    epoch: Instant,
+    heap: RefCell<BinaryHeap<Reverse<Due>>>,
+    /// When the driver will look next.
+    next: Cell<u64>,
+    driver: RefCell<Option<Waker>>,
+    running: Cell<bool>,
+}
+
+thread_local! {
+    static TIMERS: Timers = Timers {
+        epoch: Instant::now(),
+        heap: RefCell::new(BinaryHeap::new()),
+        next: Cell::new(NEVER),
+        driver: RefCell::new(None),
+        running: Cell::new(false),
+    };
+}
+
+impl Timers {
+    fn now(&self) -> u64 {
+        self.epoch.elapsed().as_millis() as u64
+    }
+
+    fn arm(&self, at: u64, entry: &Rc<Entry>) {
+        entry.armed.set(at);
+        self.heap.borrow_mut().push(Reverse(Due(at, entry.clone())));
+        if at < self.next.get() {
+            self.next.set(at);
+            match self.driver.borrow_mut().take() {
+                Some(waker) => waker.wake(),
+                None => self.start(),
+            }
+        }
+    }
+
+    fn start(&self) {
+        if !self.running.replace(true) {
+            tokio::task::spawn_local(drive());
+        }
+    }
+
+    /// Wakes what is due and returns when to look again.
+    fn turn(&self) -> u64 {
+        let now = self.now();
+        loop {
+            let entry = {
+                let mut heap = self.heap.borrow_mut();
+                match heap.peek() {
+                    Some(Reverse(due)) if due.0 <= now => {}
+                    Some(Reverse(due)) => {
+                        self.next.set(due.0);
+                        return due.0;
+                    }
+                    None => {
+                        self.next.set(NEVER);
+                        return NEVER;
+                    }
+                }
+                let Some(Reverse(due)) = heap.pop() else { continue };
+                if due.1.armed.get() != due.0 {
+                    continue;
+                }
+                due.1
+            };
+            entry.armed.set(NEVER);
+            let at = entry.at.get();
+            if at > now {
+                if at != NEVER && Rc::strong_count(&entry) > 1 {
+                    entry.armed.set(at);
+                    self.heap.borrow_mut().push(Reverse(Due(at, entry)));
+                }
+            } else if let Some(waker) = entry.waker.borrow_mut().take() {
+                waker.wake();
+            }
+        }
+    }
+}
+
+/// The one task a thread that waits for the earliest deadline.
+async fn drive() {
+    let mut sleep = pin!(tokio::time::sleep(Duration::from_secs(3600)));
+    std::future::poll_fn::<(), _>(|cx| {
+        TIMERS.with(|t| {
+            loop {
+                let next = t.turn();
+                let wait = if next == NEVER { 3_600_000 } else { next.saturating_sub(t.now()) };
+                sleep.as_mut().reset(tokio::time::Instant::now() + Duration::from_millis(wait));
+                if sleep.as_mut().poll(cx).is_pending() {
+                    *t.driver.borrow_mut() = Some(cx.waker().clone());
+                    return Poll::Pending;
+                }
+            }
+        })
+    })
+    .await
+}
+
+/// A point in time that can be moved. Belongs to the thread that made it.
+#[derive(Clone)]
+pub struct Deadline(Rc<Entry>);
+
+impl Default for Deadline {
+    fn default() -> Self {
+        Deadline::never()
+    }
+}
+
+impl Deadline {
+    /// One that does not come due until it is set.
+    pub fn never() -> Deadline {
+        Deadline(Rc::new(Entry { at: Cell::new(NEVER), armed: Cell::new(NEVER), waker: RefCell::new(None) }))
+    }
+
+    /// Comes due in `ms` milliseconds from now.
+    pub fn set(&self, ms: u64) {
+        TIMERS.with(|t| {
+            let at = t.now().saturating_add(ms.max(1));
+            self.0.at.set(at);
+            if at < self.0.armed.get() {
+                t.arm(at, &self.0);
+            }
+        });
+    }
+
+    /// Does not come due any more.
+    pub fn clear(&self) {
+        self.0.at.set(NEVER);
+    }
+
+    /// Whether it is past.
+    pub fn expired(&self) -> bool {
+        let at = self.0.at.get();
+        at != NEVER && TIMERS.with(|t| t.now()) >= at
+    }
+
+    /// Ready once it is past; else the task is woken then.
+    pub fn poll_expired(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.expired() {
+            return Poll::Ready(());
+        }
+        let mut waker = self.0.waker.borrow_mut();
+        if !waker.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
+            *waker = Some(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+
+    /// Waits for `work`, or for this deadline: then `None`.
+    pub async fn limit<F: Future>(&self, work: F) -> Option<F::Output> {
+        let mut work = pin!(work);
+        std::future::poll_fn(|cx| self.poll_limited(work.as_mut(), cx)).await
+    }
+
+    fn poll_limited<F: Future>(&self, work: Pin<&mut F>, cx: &mut Context<'_>) -> Poll<Option<F::Output>> {
+        if let Poll::Ready(done) = work.poll(cx) {
+            return Poll::Ready(Some(done));
+        }
+        self.poll_expired(cx).map(|()| None)
+    }
+}
+
+/// Waits `ms` milliseconds.
+pub async fn sleep(ms: u64) {
+    let deadline = Deadline::never();
+    deadline.set(ms);
+    std::future::poll_fn(|cx| deadline.poll_expired(cx)).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run<F: Future>(f: F) -> F::Output {
+        let rt = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        tokio::task::LocalSet::new().block_on(&rt, f)
+    }
+
+    #[test]
+    fn a_deadline_ends_what_does_not_come() {
+        run(async {
+            let d = Deadline::never();
+            d.set(20);
+            let start = Instant::now();
+            assert!(d.limit(std::future::pending::<()>()).await.is_none());
+            assert!(start.elapsed() >= Duration::from_millis(19));
+        });
+    }
+
+    #[test]
+    fn moving_it_later_costs_no_wake_and_moving_it_earlier_counts() {
+        run(async {
+            let late = Deadline::never();
+            late.set(10);
+            late.set(60);
+            let start = Instant::now();
+            assert!(late.limit(std::future::pending::<()>()).await.is_none());
+            assert!(start.elapsed() >= Duration::from_millis(59));
+            let early = Deadline::never();
+            early.set(60_000);
+            early.set(10);
+            assert!(early.limit(std::future::pending::<()>()).await.is_none());
+            assert!(start.elapsed() < Duration::from_secs(5));
+        });
+    }
+
+    #[test]
+    fn a_cleared_one_never_comes() {
+        run(async {
+            let d = Deadline::never();
+            d.set(5);
+            d.clear();
+            let other = Deadline::never();
+            other.set(30);
+            assert!(other.limit(d.limit(std::future::pending::<()>())).await.is_none());
+        });
+    }
+}

@@ -1,1 +1,4 @@
 //! The `conf` room.
+
+pub mod grammar;
+pub mod units;

@@ -55,7 +55,6 @@ for uri in ("/inherit", "/replace", "/case", "/forwarded", "/connection-close"):
     s.get("proxy_set_header " + uri, uri, *ALL[:-1], port=1)
 
 r = Suite("response", http=r"""
-    proxy_temp_path temp_proxy;
     log_format up '$status $upstream_status $upstream_response_length $upstream_addr "$upstream_http_x_one" $body_bytes_sent';
     access_log logs/up.log up;
     server {

@@ -95,6 +95,10 @@ def find_nxr(options):
     return Program(path, "nxr")
 
 
+def full_name(suite, name):
+    return "%s/%s" % (suite.name, name.lstrip("/") or "/")
+
+
 def load_differences():
     spec = importlib.util.spec_from_file_location("compat_differences", os.path.join(HERE, "differences.py"))
     module = importlib.util.module_from_spec(spec)
@@ -161,10 +165,10 @@ def run_one(suite, names, sides, ports, certs, root, differences, used, progress
     """Both runs of one suite, then its cases compared."""
     results = [run_suite(suite, names, side, ports, certs, root) for side in sides]
     for name in names + [extra for extra in results[1] if extra not in names]:
-        full = "%s/%s" % (suite.name, name)
+        full = full_name(suite, name)
         reference, subject = results[0].get(name, {}), results[1].get(name, {})
         report = compare(full, reference, subject, differences, used)
-        if "trouble" in reference:
+        if "trouble" in reference and not any("trouble" in line for line in report):
             report.append("  on nginx: " + "\n".join(reference["trouble"]))
         if verbose:
             progress.line("\n".join(["--- " + full] + ["  %s:\n    %s" % (f, "\n    ".join(reference[f]))
@@ -182,13 +186,13 @@ def main():
     wanted = re.compile(options.only) if options.only else None
     plan = []
     for suite in dsl.REGISTRY:
-        names = [name for name, _ in suite.cases if not wanted or wanted.search("%s/%s" % (suite.name, name))]
+        names = [name for name, _ in suite.cases if not wanted or wanted.search(full_name(suite, name))]
         if names:
             plan.append((suite, names))
     total = sum(len(names) for _, names in plan)
     if options.list:
         for suite, names in plan:
-            print("\n".join("%s/%s" % (suite.name, name) for name in names))
+            print("\n".join(full_name(suite, name) for name in names))
         print("%d cases" % total)
         return 0
     nginx = find_nginx(options)
@@ -219,7 +223,7 @@ def run_all(options, plan, total, nginx, nxr):
         else:
             shutil.rmtree(root, ignore_errors=True)
     failed = progress.failed
-    names = {"%s/%s" % (suite.name, name) for suite, cases in plan for name in cases}
+    names = {full_name(suite, name) for suite, cases in plan for name in cases}
     for entry in differences:
         if entry not in used and (entry.case in names or not options.only):
             print("FAILED differences.py: %s, %s: nothing differs here any more" % (entry.case, entry.field))

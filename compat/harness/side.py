@@ -96,7 +96,8 @@ def run_suite(suite, names, side, ports, certs, root):
     try:
         server.start()
     except RuntimeError as error:
-        return {name: {"trouble": str(error).splitlines()} for name in names}
+        said = str(error).splitlines()
+        return {name: {"trouble": said if name == names[0] else ["did not start"]} for name in names}
     results = {}
     try:
         for name, function in suite.cases:

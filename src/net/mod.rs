@@ -1,1 +1,5 @@
-//! The `net` room.
+//! Sockets and their options, clocks, and what stands next to a system call.
+
+pub mod clock;
+pub mod fd;
+pub mod listen;

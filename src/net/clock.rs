@@ -159,8 +159,13 @@ pub fn format_cookie_date(sec: i64) -> String {
 // === impl Texts ===
 
 impl Texts {
-    const EMPTY: Texts =
-        Texts { http_date: [0; 29], error_log: [0; 19], time_local: [0; 26], time_iso8601: [0; 25], syslog: [0; 15] };
+    const EMPTY: Texts = Texts {
+        http_date: [0; 29],
+        error_log: [0; 19],
+        time_local: [0; 26],
+        time_iso8601: [0; 25],
+        syslog: [0; 15],
+    };
 
     /// The texts of the second `sec`.
     pub fn at(sec: i64) -> Texts {

@@ -2,8 +2,11 @@
 
 pub mod addr;
 pub mod buffer;
+pub mod clock;
 pub mod deadline;
+pub mod fd;
 pub mod io;
+pub mod listen;
 
 pub use addr::Address;
 pub use buffer::Buffer;

@@ -72,7 +72,7 @@ r = Suite("response", http=r"""
         location /redirect-one/ { proxy_redirect http://%%app%%/ http://front.test/one/; proxy_pass http://%%app%%/; }
         location /redirect-regex/ { proxy_redirect ~^http://[^/]+/(.*)$ https://$host/re/$1; proxy_pass http://%%app%%/; }
         location /redirect-path/ { proxy_redirect / /prefixed/; proxy_pass http://%%app%%/; }
-        location /redirect-many/ { proxy_redirect default; proxy_redirect http://other.test/ /other/; proxy_pass http://%%app%%/; }
+        location /redirect-many/ { proxy_pass http://%%app%%/; proxy_redirect default; proxy_redirect http://other.test/ /other/; }
         location /cookie/ {
             proxy_cookie_domain app.test front.test; proxy_cookie_domain ~\.?(\w+)\.old$ $1.new;
             proxy_cookie_path / /front/; proxy_cookie_path ~*^/API(.*)$ /v1$1;

@@ -1,6 +1,7 @@
 //! Tree to IR: every directive checked against the grammar, set into its module's settings, merged, closed.
 
 pub mod build;
+pub mod core;
 pub mod fault;
 pub mod grammar;
 pub mod set;

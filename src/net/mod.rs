@@ -7,6 +7,7 @@ pub mod deadline;
 pub mod fd;
 pub mod io;
 pub mod listen;
+pub mod proxy_protocol;
 
 pub use addr::Address;
 pub use buffer::Buffer;

@@ -1,1 +1,4 @@
-//! The `process` room.
+//! x
+/// x
+#[derive(Default)]
+pub struct Core {}

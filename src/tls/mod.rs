@@ -1,1 +1,3 @@
-//! The `tls` room.
+//! TLS.
+mod info;
+pub use info::TlsInfo;

@@ -1,0 +1,56 @@
+//! A request's body: read whole into memory or a temporary file, passed on as it comes, or discarded.
+
+use std::fs::File;
+use std::path::PathBuf;
+
+use bytes::Bytes;
+
+use super::module::Verdict;
+use super::request::Request;
+
+/// Where the bytes of a body are.
+#[derive(Default)]
+pub struct RequestBody {
+    /// The parts that are in memory, in order.
+    pub memory: Vec<Bytes>,
+    /// The file that holds all of it, once it did not fit in memory.
+    pub file: Option<TempFile>,
+    /// Bytes of body read so far, chunk framing not counted.
+    pub length: u64,
+    /// Whether the end was read.
+    pub complete: bool,
+    /// Whether reading has begun (and `100 Continue` was sent where it was asked for).
+    pub started: bool,
+    /// Whether what still comes is thrown away.
+    pub discard: bool,
+    /// Bytes of the message's body still to come, where its length is known.
+    pub rest: u64,
+    /// State of chunked decoding.
+    pub chunked: super::chunked::Decoder,
+    /// HTTP/2: where its frames come from.
+    pub frames: Option<Box<hyper::body::Incoming>>,
+}
+
+/// A temporary file and its name, which is removed with it unless it shall stay.
+#[derive(Debug)]
+pub struct TempFile {
+    /// Open for reading and writing.
+    pub file: File,
+    /// Its path.
+    pub path: PathBuf,
+    /// Whether the name is still there.
+    pub named: bool,
+}
+
+impl Request {
+    /// Reads the whole body into [`Request::body`]: memory, past `client_body_buffer_size` a file. The error is
+    /// what to answer (413, 400, 408), or [`Verdict::Close`].
+    pub async fn read_body(&mut self) -> Result<(), Verdict> {
+        super::body_reader::read_all(self).await
+    }
+
+    /// The next piece of a body that is passed on as it comes; none at its end.
+    pub async fn next_body_piece(&mut self) -> Result<Option<Bytes>, Verdict> {
+        super::body_reader::next_piece(self).await
+    }
+}

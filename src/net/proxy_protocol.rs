@@ -1,0 +1,4 @@
+//! PROXY protocol.
+/// x
+#[derive(Debug)]
+pub struct Header {}

@@ -1,0 +1,4 @@
+//! TLS facts.
+/// x
+#[derive(Debug)]
+pub struct TlsInfo {}

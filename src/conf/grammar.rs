@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::ops::BitOr;
 use std::sync::LazyLock;
 
-use crate::syntax::Directive;
+use crate::syntax::{Directive, MAX_MESSAGE};
 
 const DIRECTIVES: &str = include_str!("../../grammar/directives.tsv");
 const VARIABLES: &str = include_str!("../../grammar/variables.tsv");
@@ -263,10 +263,10 @@ fn check_built(
     let name = directive.name();
     let rows = rows(name);
     let Some(row) = rows.iter().find(|row| row.contexts.intersects(context)) else {
-        if rows.iter().any(is_built) {
-            return Err(format!("\"{}\" directive is not allowed here", shown(name)));
-        }
-        return rows.first().ok_or_else(|| unknown(name));
+        let Some(elsewhere) = rows.iter().find(|row| is_built(row)) else {
+            return rows.first().ok_or_else(|| unknown(name));
+        };
+        return Err(format!("\"{}\" directive is not allowed here", elsewhere.name));
     };
     if !is_built(row) {
         return Ok(row);
@@ -283,14 +283,11 @@ fn check_built(
     Ok(row)
 }
 
-/// `unknown directive "x"`.
+/// `unknown directive "x"`, cut where nginx cuts its messages.
 pub fn unknown(name: &[u8]) -> String {
-    format!("unknown directive \"{}\"", shown(name))
-}
-
-/// A name as nginx prints it: up to the first zero byte.
-fn shown(name: &[u8]) -> std::borrow::Cow<'_, str> {
-    String::from_utf8_lossy(&name[..memchr::memchr(0, name).unwrap_or(name.len())])
+    let message =
+        [b"unknown directive \"", name.split(|byte| *byte == 0).next().unwrap_or_default(), b"\""].concat();
+    String::from_utf8_lossy(&message[..message.len().min(MAX_MESSAGE)]).into_owned()
 }
 
 #[cfg(test)]
@@ -349,10 +346,14 @@ mod tests {
 
     #[test]
     fn errors_come_in_the_order_of_nginx() {
-        let error = |context, text| checked(context, text).unwrap_err();
+        fn error(context: Context, text: &str) -> String {
+            checked(context, text).unwrap_err()
+        }
         assert_eq!(error(Context::MAIN, "nothing { }"), "unknown directive \"nothing\"");
         assert_eq!(error(Context::MAIN, "Server;"), "unknown directive \"Server\"");
         assert_eq!(error(Context::MAIN, "'a\0b';"), "unknown directive \"a\"");
+        let long = error(Context::MAIN, &format!("{};", "x".repeat(4000)));
+        assert_eq!(long, format!("unknown directive \"{}", "x".repeat(1024 - 19)));
         assert_eq!(error(Context::MAIN, "server { }"), "\"server\" directive is not allowed here");
         assert_eq!(error(Context::EVENTS, "use a b { }"), "directive \"use\" is not terminated by \";\"");
         assert_eq!(error(Context::MAIN, "http a;"), "directive \"http\" has no opening \"{\"");

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 /// nginx cuts a configuration error at this many bytes, position excluded.
-const MAX_MESSAGE: usize = 1024;
+pub const MAX_MESSAGE: usize = 1024;
 
 /// A place in the configuration, printed as nginx ends its messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

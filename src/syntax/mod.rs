@@ -18,7 +18,7 @@ mod tests;
 mod token;
 mod tree;
 
-pub use error::{At, Level, SyntaxError};
+pub use error::{At, Level, MAX_MESSAGE, SyntaxError};
 pub use load::{LoadOptions, load, parse_str, parse_text};
 pub use print::print;
 pub use tree::{Directive, Item, Items, Tree, Word};

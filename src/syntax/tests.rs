@@ -161,8 +161,8 @@ fn words_have_a_limit() {
 #[test]
 fn comments_have_the_limit_too() {
     let comment = |count: usize| format!("\n#{}\na;", "x".repeat(count));
-    assert_eq!(shown(comment(4093)), "<a>");
-    assert_eq!(shown(comment(4094)), "!too long parameter \"#xxxxxxxxx...\" started in conf:2");
+    assert_eq!(shown(comment(4094)), "<a>");
+    assert_eq!(shown(comment(4095)), "!too long parameter \"#xxxxxxxxx...\" started in conf:2");
     assert_eq!(shown(comment(5000)), "!too long parameter \"#xxxxxxxxx...\" started in conf:2");
     assert_eq!(shown(format!("#{}", "x".repeat(4095))), "");
 }
@@ -237,6 +237,18 @@ fn nesting_ends_in_an_error_not_in_an_overflow() {
     assert!(show(tree.items()).contains("!too many nested blocks in conf:1"));
     let fits = "a {".repeat(opts.max_depth) + &"}".repeat(opts.max_depth);
     assert!(!shown(fits).contains('!'));
+}
+
+/// A file of map entries, the largest there are, costs little more than itself.
+#[test]
+fn the_tree_is_small() {
+    let text: String = (0..20_000).map(|i| format!("    host{i}.example.com backend{i};\n")).collect();
+    let tree = parse(format!("map $host $backend {{\n{text}}}\n"));
+    let source = &tree.sources[0];
+    let size = source.nodes.capacity() * size_of_val(&source.nodes[0])
+        + source.words.capacity() * size_of_val(&source.words[0])
+        + source.cooked_text.capacity();
+    assert!(size < 3 * text.len() / 2, "{size} for {}", text.len());
 }
 
 // === includes ===

@@ -128,7 +128,8 @@ impl<'t> Lexer<'t> {
         self.set_mark(self.pos);
         let window = self.window();
         match memchr::memchr(b'\n', window) {
-            Some(at) => self.advance(at + 1),
+            // The line feed is the next blank.
+            Some(at) => self.advance(at),
             None => {
                 self.advance(window.len());
                 // Either the end of the text or a comment longer than the buffer.

@@ -25,7 +25,8 @@ s = Suite("proxy", http=r"""
             add_header X-Up "$upstream_addr $upstream_status $upstream_response_length $upstream_http_x_app $upstream_cookie_sid";
             proxy_pass http://%%app%%;
         }
-        location /proxy-vars { proxy_set_header Host h; proxy_set_header X-Vars "$proxy_host $proxy_port $proxy_add_x_forwarded_for"; proxy_pass http://group/; }
+        location /defaults { proxy_set_header X-Set yes; proxy_pass http://%%app%%; }
+        location /proxy-vars { proxy_set_header Host h; proxy_set_header Connection ""; proxy_set_header X-Vars "$proxy_host $proxy_port $proxy_add_x_forwarded_for"; proxy_pass http://group/; }
     }
     server {
         listen %%PORT_1%%;
@@ -33,9 +34,9 @@ s = Suite("proxy", http=r"""
         proxy_set_header X-Real-IP $remote_addr;
         proxy_set_header Connection "";
         location /inherit { proxy_pass http://%%app%%; }
-        location /replace { proxy_set_header Host fixed; proxy_set_header Accept-Encoding ""; proxy_set_header X-New "a $scheme"; proxy_pass http://%%app%%; }
-        location /case { proxy_set_header Host a; proxy_set_header x-lower 1; proxy_set_header X-UPPER 2; proxy_pass http://%%app%%; }
-        location /forwarded { proxy_set_header Host a; proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for; proxy_set_header X-Forwarded-Proto $scheme; proxy_pass http://%%app%%; }
+        location /replace { proxy_set_header Host fixed; proxy_set_header Connection ""; proxy_set_header Accept-Encoding ""; proxy_set_header X-New "a $scheme"; proxy_pass http://%%app%%; }
+        location /case { proxy_set_header Host a; proxy_set_header Connection ""; proxy_set_header x-lower 1; proxy_set_header X-UPPER 2; proxy_pass http://%%app%%; }
+        location /forwarded { proxy_set_header Host a; proxy_set_header Connection ""; proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for; proxy_set_header X-Forwarded-Proto $scheme; proxy_pass http://%%app%%; }
         location /connection-close { proxy_set_header Host a; proxy_set_header Connection close; proxy_pass http://%%app%%; }
     }
 """)
@@ -49,10 +50,12 @@ s.get("limit_except", "/limit", method="POST", body="x")
 ALL = ("User-Agent: compat", "Accept: */*", "Accept-Encoding: gzip", "X-Mixed-CASE: Value", "Cookie: a=1; b=2", "Cookie: c=3",
        "X-Twice: 1", "X-Twice: 2", "Authorization: Basic dTpw", "X-Forwarded-For: 10.0.0.1", "Upgrade-Insecure-Requests: 1",
        "Referer: http://r/", "If-None-Match: \"x\"", "Range: bytes=0-1", "TE: trailers", "Keep-Alive: timeout=5",
-       "Proxy-Connection: keep-alive", "Upgrade: h2c", "Expect: ")
-s.get("headers sent upstream", "/plain", *ALL[:-1])
+       "Upgrade: h2c")
+s.get("Proxy-Connection is not passed", "/plain", "Proxy-Connection: keep-alive", "X-A: b")
+s.get("defaults without any proxy_set_header", "/defaults", "X-A: b")
+s.get("headers sent upstream", "/plain", *ALL)
 for uri in ("/inherit", "/replace", "/case", "/forwarded", "/connection-close"):
-    s.get("proxy_set_header " + uri, uri, *ALL[:-1], port=1)
+    s.get("proxy_set_header " + uri, uri, *ALL, port=1)
 
 r = Suite("response", http=r"""
     log_format up '$status $upstream_status $upstream_response_length $upstream_addr "$upstream_http_x_one" $body_bytes_sent';
@@ -91,7 +94,8 @@ HOST = "http://%%app%%"
 BIG = b"0123456789abcdef" * 8192
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nX-One: 1\r\n\r\n5\r\nhello\r\n6;ext=1\r\n world\r\n0\r\n\r\n"
 r.backend("app", {
-    "/length": ok("hello", "X-One: 1", "x-lower: 2", "X-One: 3"),
+    "/length": ok("hello", "X-One: 1", "x-lower: 2", "X-Two: 3", "X-Two: 4"),
+    "/repeated": ok("hello", "X-One: 1", "X-One: 3"),
     "/chunked": CHUNKED,
     "/chunked-trailer": CHUNKED[:-2] + b"X-Trailer: t\r\n\r\n",
     "/close": [b"HTTP/1.1 200 OK\r\nX-One: 1\r\n\r\nuntil close", CLOSE],
@@ -122,7 +126,7 @@ r.backend("app", {
                     "Content-Type: text/x-accel"),
     "/accel-named": reply("200 OK", "not shown", "X-Accel-Redirect: @accel"),
     "/accel-buffering": ok("x", "X-Accel-Buffering: no", "X-Accel-Charset: utf-8"),
-    "/cut-length": [b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc", CLOSE],
+    "/cut-length": [b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc", 0.05, CLOSE],
     "/cut-chunked": [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabc", CLOSE],
     "/cut-head": [b"HTTP/1.1 200 OK\r\nContent-Le", CLOSE],
     "/nothing": [CLOSE],
@@ -148,8 +152,8 @@ def R_PORT(request):
 
 
 for path in ("length", "chunked", "chunked-trailer", "close", "http10", "http09", "204", "304", "404", "500", "299", "noreason",
-             "emptyreason", "standard", "big", "big-chunked", "big-close", "slow", "slow-head", "accel", "accel-named",
-             "accel-buffering", "cut-length", "cut-chunked", "cut-head", "nothing", "bad-status", "bad-header", "bad-header-nul",
+             "emptyreason", "standard", "big", "slow", "slow-head", "accel", "accel-named",
+             "accel-buffering", "repeated", "cut-length", "cut-chunked", "cut-head", "nothing", "bad-status", "bad-header", "bad-header-nul",
              "bad-chunk", "extra", "lf", "ranges"):
     r.get(path, "/" + path)
 for path in ("length", "chunked", "close", "204", "big", "slow", "cut-length", "nothing", "404"):
@@ -186,3 +190,29 @@ def _(c):
 
 
 r.weight = 150
+
+# How a long body is cut into chunks depends on the moment; the log of this suite does not count bytes.
+g = Suite("response-long", http=r"""
+    log_format short '$request $status';
+    server {
+        listen %%PORT_0%%;
+        access_log logs/short.log short;
+        location / { proxy_pass http://%%app%%; }
+        location /unbuffered/ { proxy_buffering off; proxy_pass http://%%app%%/; }
+        
+        location /file/ { proxy_buffers 2 4k; proxy_busy_buffers_size 4k; proxy_max_temp_file_size 64k; proxy_pass http://%%app%%/; }
+        location /static { root html; output_buffers 2 8k; sendfile off; }
+        location /sendfile { root html; sendfile on; tcp_nopush on; }
+    }
+""", files={"html/static": "static line\n" * 30000, "html/sendfile": "static line\n" * 30000})
+g.backend("app", {
+    "/chunked": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n20000\r\n" + BIG + b"\r\n0\r\n\r\n",
+    "/many-chunks": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"".join(
+        b"%x\r\n%s\r\n" % (n, b"x" * n) for n in range(1, 300)) + b"0\r\n\r\n",
+    "/close": [b"HTTP/1.1 200 OK\r\n\r\n" + BIG, CLOSE],
+    "*": ok(BIG),
+})
+for uri in ("/length", "/chunked", "/many-chunks", "/close", "/unbuffered/length", "/unbuffered/chunked", "/unbuffered/close",
+            "/unbuffered/many-chunks", "/file/length", "/file/close", "/file/chunked", "/static", "/sendfile"):
+    g.get(uri, uri)
+g.get("HTTP/1.0 client, chunked", "/chunked", version="1.0")

@@ -185,11 +185,11 @@ b = Suite("body", http=r"""
         location /unlimited { client_max_body_size 0; proxy_pass http://%%app%%; }
         location /max-page { client_max_body_size 10; error_page 413 /too-big; proxy_pass http://%%app%%; }
         location /too-big { return 413 "too big\n"; }
-        location /nobody { proxy_pass_request_body off; proxy_set_header Content-Length ""; proxy_set_header Host x; proxy_pass http://%%app%%; }
+        location /nobody { proxy_pass_request_body off; proxy_set_header Host x; proxy_set_header Connection ""; proxy_set_header Content-Length ""; proxy_pass http://%%app%%; }
         location /noheaders { proxy_pass_request_headers off; proxy_pass http://%%app%%; }
         location /setbody { proxy_set_body "own $request_method"; proxy_pass http://%%app%%; }
         location /method { proxy_method PUT; proxy_pass http://%%app%%; }
-        location /variable { client_body_in_single_buffer on; client_body_buffer_size 16k; proxy_set_header X-Body $request_body; proxy_set_header Host x; proxy_pass http://%%app%%; }
+        location /variable { client_body_in_single_buffer on; client_body_buffer_size 16k; proxy_set_header Host x; proxy_set_header Connection ""; proxy_set_header X-Body $request_body; proxy_pass http://%%app%%; }
         location /timeout { client_body_timeout 1s; proxy_pass http://%%app%%; }
         location /temp { client_body_in_file_only clean; proxy_pass http://%%app%%; }
     }

@@ -23,6 +23,8 @@ PLAIN = [
     (re.compile(rb"\b[0-9a-f]{32}\b"), b"HEX32"),
     (re.compile(rb"\b0\d{19}\b"), b"BOUNDARY"),
 ]
+#: an error line is cut at 2048 bytes counted with its date and numbers, so that a long run ends here or there
+RUN = re.compile(rb"(.)\1{199,}(\.\.\.)?")
 LONG = 3000
 
 
@@ -176,7 +178,7 @@ class Normaliser:
             level, serial, message = match.groups()
             if ignore in message or level == b"debug" or (level == b"notice" and not serial):
                 continue
-            lines.append("[%s] %s%s" % (level.decode(), "*N " if serial else "", printable(self.text(message))))
+            lines.append("[%s] %s%s" % (level.decode(), "*N " if serial else "", printable(self.text(RUN.sub(rb"\1...", message)))))
         return lines
 
     def output(self, data):

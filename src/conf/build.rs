@@ -72,9 +72,9 @@ impl Build {
     pub fn items(&mut self, items: Items<'_>, context: Context) -> Outcome {
         for item in items {
             match item {
-                Item::Directive(d) => self
-                    .directive(&d, context)
-                    .map_err(|fault| Fault::Whole(fault.text(d.name(), d.at())))?,
+                Item::Directive(d) => {
+                    self.directive(&d, context).map_err(|fault| Fault::Whole(fault.text(d.name(), d.at())))?
+                }
                 Item::Error(error) => return Err(Fault::whole(error)),
             }
         }
@@ -85,36 +85,29 @@ impl Build {
         let row = match grammar::check(context, d) {
             Ok(row) => row,
             Err(sentence) => {
-                self.name_missing_module(d);
+                if let Some(module) = grammar::third_party(d.name()) {
+                    self.name_missing_module(d, module);
+                }
                 return Err(Fault::Here(sentence));
             }
         };
         if let Some(items) = d.included() {
             return self.items(items, context);
         }
-        match setter(row) {
-            Some(set) => set(self, d),
-            None if matches!(row.support, Support::No) => {
-                self.name_missing_module(d);
-                Err(Fault::here(format!("unknown directive \"{}\"", String::from_utf8_lossy(d.name()))))
+        match (&row.support, setter(row)) {
+            (Support::No, _) => {
+                self.name_missing_module(d, row.module);
+                Err(Fault::Here(grammar::unknown(d.name())))
             }
-            None => Ok(()),
+            (_, Some(set)) => set(self, d),
+            (_, None) => Ok(()),
         }
     }
 
-    fn name_missing_module(&mut self, d: &Directive<'_>) {
-        let name = String::from_utf8_lossy(d.name()).into_owned();
-        let module = match grammar::module_of(&name) {
-            Some(module) => module,
-            None => match grammar::third_party(&name) {
-                Some(module) => module,
-                None => return,
-            },
-        };
-        if !grammar::is_supported(&name) {
-            let line = format!("\"{name}\" belongs to {module}, which nxr does not have{}", d.at());
-            self.messages.push((Level::Notice, line));
-        }
+    fn name_missing_module(&mut self, d: &Directive<'_>, module: &str) {
+        let name = String::from_utf8_lossy(d.name());
+        let line = format!("\"{name}\" is a directive of {module}, which nxr does not have{}", d.at());
+        self.messages.push((Level::Notice, line));
     }
 }
 
@@ -125,10 +118,7 @@ fn join(base: &Path, path: &[u8]) -> PathBuf {
 
 /// All modules' commands.
 fn commands() -> impl Iterator<Item = &'static Commands> {
-    super::core::COMMANDS
-        .iter()
-        .chain(crate::http::modules::COMMANDS)
-        .chain(crate::stream::modules::COMMANDS)
+    super::core::COMMANDS.iter().chain(crate::http::modules::COMMANDS).chain(crate::stream::modules::COMMANDS)
 }
 
 /// The setter of a grammar row; rows accepted without effect have none.

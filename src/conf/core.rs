@@ -4,14 +4,14 @@ use std::path::PathBuf;
 
 use super::build::Commands;
 use super::{Build, Fault, Outcome};
-use crate::log::ErrorLog;
+use crate::log::ErrorLogBuilder;
 use crate::syntax::Directive;
 
 /// Directives outside of http, stream and mail.
 pub static COMMANDS: &[Commands] = &[];
 
 /// Adds one `error_log` to those of its level.
-pub fn add_error_log(_cf: &mut Build, _d: &Directive<'_>, _log: &mut Option<ErrorLog>) -> Outcome {
+pub fn add_error_log(_cf: &mut Build, _d: &Directive<'_>, _log: &mut ErrorLogBuilder) -> Outcome {
     Err(Fault::here("not yet"))
 }
 

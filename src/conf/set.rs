@@ -45,19 +45,19 @@ pub fn offset(to: &mut Setting<u64>, d: &Directive<'_>) -> Outcome {
 /// A time in milliseconds: `30s`, `1h30m`, `500ms`.
 pub fn msec(to: &mut Setting<u64>, d: &Directive<'_>) -> Outcome {
     to.once()?;
-    to.set(units::msec(d.arg(1)).ok_or(Fault::directive("invalid value"))?)
+    to.set(units::milliseconds(d.arg(1)).ok_or(Fault::directive("invalid value"))?)
 }
 
 /// A time in seconds.
 pub fn sec(to: &mut Setting<u64>, d: &Directive<'_>) -> Outcome {
     to.once()?;
-    to.set(units::sec(d.arg(1)).ok_or(Fault::directive("invalid value"))?)
+    to.set(units::seconds(d.arg(1)).ok_or(Fault::directive("invalid value"))?)
 }
 
 /// A number.
 pub fn number(to: &mut Setting<usize>, d: &Directive<'_>) -> Outcome {
     to.once()?;
-    to.set(units::number(d.arg(1)).ok_or(Fault::directive("invalid number"))?)
+    to.set(units::number(d.arg(1)).ok_or(Fault::directive("invalid number"))? as usize)
 }
 
 /// Text as it is.
@@ -98,7 +98,7 @@ pub fn bits(
 /// Number and size of buffers: `4 8k`.
 pub fn buffers(to: &mut Setting<(usize, usize)>, d: &Directive<'_>) -> Outcome {
     to.once()?;
-    let count = units::number(d.arg(1)).filter(|n| *n > 0).ok_or(Fault::directive("invalid value"))?;
+    let count = units::number(d.arg(1)).filter(|n| *n > 0).ok_or(Fault::directive("invalid value"))? as usize;
     let size = units::size(d.arg(2)).filter(|n| *n > 0).ok_or(Fault::directive("invalid value"))?;
     to.set((count, size))
 }

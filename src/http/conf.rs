@@ -158,7 +158,12 @@ impl HttpBuild {
 }
 
 /// Reads a block as a location-like scope of its own and returns it.
-pub fn nested(cf: &mut Build, d: &Directive<'_>, scope: LocationBuild, context: Context) -> Outcome<LocationBuild> {
+pub fn nested(
+    cf: &mut Build,
+    d: &Directive<'_>,
+    scope: LocationBuild,
+    context: Context,
+) -> Outcome<LocationBuild> {
     let outside = std::mem::replace(&mut cf.http.current, scope);
     cf.http.outer.push(outside);
     let read = cf.block(d, context);
@@ -215,9 +220,9 @@ pub fn location_block(cf: &mut Build, d: &Directive<'_>) -> Outcome {
     check_nesting(cf, &kind, &name)?;
     let location = nested(cf, d, LocationBuild::new(kind, &name), Context::HTTP_LOCATION)?;
     let same = |other: &LocationBuild| match (&other.kind, &location.kind) {
-        (Kind::Exact, Kind::Exact) | (Kind::Prefix { .. }, Kind::Prefix { .. }) | (Kind::Named, Kind::Named) => {
-            other.name == location.name
-        }
+        (Kind::Exact, Kind::Exact)
+        | (Kind::Prefix { .. }, Kind::Prefix { .. })
+        | (Kind::Named, Kind::Named) => other.name == location.name,
         _ => false,
     };
     if cf.http.current.children.iter().any(same) {
@@ -294,7 +299,8 @@ pub fn limit_except_block(cf: &mut Build, d: &Directive<'_>) -> Outcome {
             .ok_or_else(|| Fault::here(format!("invalid method \"{}\"", String::from_utf8_lossy(word))))?;
         allowed.push(method);
     }
-    let block = nested(cf, d, LocationBuild::new(Kind::LimitExcept(allowed), b""), Context::HTTP_LMT)?;
+    let block =
+        nested(cf, d, LocationBuild::new(Kind::LimitExcept(allowed), b""), Context::HTTP_LIMIT_EXCEPT)?;
     cf.http.current.limit_except = Some(Box::new(block));
     Ok(())
 }
@@ -324,8 +330,13 @@ pub fn finish(cf: &mut Build) -> Outcome<Option<Http>> {
     }
     let vars = std::mem::replace(&mut cf.http.vars, VariablesBuilder::new([], []));
     let upstreams = std::mem::take(&mut cf.http.upstreams);
-    let mut http =
-        Http { main, servers: closed, ports: Vec::new(), variables: vars.finish().map_err(Fault::Whole)?, upstreams };
+    let mut http = Http {
+        main,
+        servers: closed,
+        ports: Vec::new(),
+        variables: vars.finish().map_err(Fault::Whole)?,
+        upstreams,
+    };
     listens.resolve(&mut http, cf)?;
     Ok(Some(http))
 }

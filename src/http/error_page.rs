@@ -50,9 +50,7 @@ pub fn directive(cf: &mut Build, d: &Directive<'_>) -> Outcome {
     };
     for i in 1..=last {
         let word = d.arg(i);
-        let status = units::number(word)
-            .ok_or_else(|| Fault::invalid_value(word))
-            .map(|n| n as u64)?;
+        let status = units::number(word).ok_or_else(|| Fault::invalid_value(word)).map(|n| n as u64)?;
         if status == 499 {
             return Err(Fault::here(format!("invalid value \"{}\"", String::from_utf8_lossy(word))));
         }
@@ -67,7 +65,8 @@ pub fn directive(cf: &mut Build, d: &Directive<'_>) -> Outcome {
             494..=497 => Some(400),
             _ => None,
         });
-        let page = ErrorPage { status: status as u16, overwrite, target: template.clone(), args: args.clone() };
+        let page =
+            ErrorPage { status: status as u16, overwrite, target: template.clone(), args: args.clone() };
         cf.http.loc().core().error_pages.edit().push(Arc::new(page));
     }
     Ok(())

@@ -274,9 +274,10 @@ impl Headers {
 impl fmt::Debug for Headers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list()
-            .entries(self.iter().map(|(n, v)| {
-                format!("{}: {}", String::from_utf8_lossy(n), String::from_utf8_lossy(v))
-            }))
+            .entries(
+                self.iter()
+                    .map(|(n, v)| format!("{}: {}", String::from_utf8_lossy(n), String::from_utf8_lossy(v))),
+            )
             .finish()
     }
 }

@@ -196,8 +196,11 @@ impl Locations {
     fn with_slash(&self, uri: &[u8]) -> Option<&Location> {
         let name_is = |name: &[u8]| name.iter().cmp(uri.iter().chain(b"/"));
         let exact = self.exact.binary_search_by(|l| name_is(&l.name)).ok().map(|i| &self.exact[i]);
-        let prefix =
-            self.prefixes.binary_search_by(|p| name_is(&p.location.name)).ok().map(|i| &self.prefixes[i].location);
+        let prefix = self
+            .prefixes
+            .binary_search_by(|p| name_is(&p.location.name))
+            .ok()
+            .map(|i| &self.prefixes[i].location);
         let auto = exact.into_iter().chain(prefix).any(|l| *l.core.auto_redirect);
         auto.then_some(exact.or(prefix)).flatten()
     }

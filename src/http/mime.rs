@@ -20,7 +20,9 @@ impl Types {
         STANDARD
             .get_or_init(|| {
                 let known = [("html", "text/html"), ("gif", "image/gif"), ("jpg", "image/jpeg")];
-                let entry = |(ext, t): (&str, &'static str)| (ext.as_bytes().into(), Bytes::from_static(t.as_bytes()));
+                let entry = |(ext, t): (&str, &'static str)| {
+                    (ext.as_bytes().into(), Bytes::from_static(t.as_bytes()))
+                };
                 Arc::new(Types(known.map(entry).into_iter().collect()))
             })
             .clone()

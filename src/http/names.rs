@@ -92,7 +92,9 @@ impl Names {
         let text = &name.text[..];
         if let Some(rest) = text.strip_prefix(b"*") {
             return match rest {
-                [b'.', tail @ ..] if !tail.is_empty() && !tail.contains(&b'*') => put(&mut self.heads, rest, server),
+                [b'.', tail @ ..] if !tail.is_empty() && !tail.contains(&b'*') => {
+                    put(&mut self.heads, rest, server)
+                }
                 _ => Err(NotAdded::Invalid),
             };
         }
@@ -106,7 +108,9 @@ impl Names {
         }
         if let Some(rest) = text.strip_suffix(b"*") {
             return match rest {
-                [head @ .., b'.'] if !head.is_empty() && !head.contains(&b'*') => put(&mut self.tails, rest, server),
+                [head @ .., b'.'] if !head.is_empty() && !head.contains(&b'*') => {
+                    put(&mut self.tails, rest, server)
+                }
                 _ => Err(NotAdded::Invalid),
             };
         }

@@ -1,7 +1,10 @@
 //! The stream engine.
-pub mod conf { 
+pub mod conf {
     /// x
-    #[derive(Default)] pub struct StreamBuild {} }
-pub mod modules { 
+    #[derive(Default)]
+    pub struct StreamBuild {}
+}
+pub mod modules {
     /// x
-    pub static COMMANDS: &[crate::conf::build::Commands] = &[]; }
+    pub static COMMANDS: &[crate::conf::build::Commands] = &[];
+}

@@ -28,8 +28,7 @@ impl Template {
     /// Text that stands for itself.
     pub fn constant(text: impl Into<Bytes>) -> Template {
         let text = text.into();
-        let parts: Box<[Part]> =
-            if text.is_empty() { Box::default() } else { Box::new([Part::Text(text)]) };
+        let parts: Box<[Part]> = if text.is_empty() { Box::default() } else { Box::new([Part::Text(text)]) };
         Template { parts, captures: false }
     }
 

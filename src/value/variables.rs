@@ -143,7 +143,11 @@ impl<C: Context> Variables<C> {
 enum Entry<C> {
     /// Used, not defined so far.
     Wanted,
-    Defined { get: Get<C>, set: Option<fn(&mut C, Bytes)>, cached: bool },
+    Defined {
+        get: Get<C>,
+        set: Option<fn(&mut C, Bytes)>,
+        cached: bool,
+    },
 }
 
 /// The table while the configuration is read: names may be used before they are defined.

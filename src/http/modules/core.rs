@@ -14,7 +14,7 @@ use crate::http::mime::Types;
 use crate::http::module::Module;
 use crate::http::request::Request;
 use crate::http::{listen, variables};
-use crate::log::ErrorLog;
+use crate::log::ErrorLogBuilder;
 use crate::settings;
 use crate::syntax::Directive;
 use crate::value::{Builtin, Prefix, Template};
@@ -173,7 +173,7 @@ settings! {
         chunked_transfer_encoding: bool = true,
         etag: bool = true,
         error_pages: Vec<Arc<ErrorPage>> = Vec::new(),
-        error_log: Option<ErrorLog> = None,
+        error_log: ErrorLogBuilder = ErrorLogBuilder::default(),
         /// The location's handler redirects a URI that lacks the name's last slash.
         auto_redirect: bool = false,
     }
@@ -186,10 +186,11 @@ impl Conf for LocConf {
         let auto_redirect = *self.auto_redirect;
         self.inherit(parent);
         self.auto_redirect.put(auto_redirect);
-        if self.root.is_set() || cf.http.root_made_absolute {
-            return Ok(());
+        if !self.root.is_set() {
+            // The default, which is relative: made absolute once, at the top.
+            let path = path_bytes(cf.full_path(b"html"));
+            self.root.put(Root { path: Template::constant(path), alias: false });
         }
-        cf.http.root_made_absolute = true;
         Ok(())
     }
 }
@@ -206,15 +207,21 @@ impl Module for Core {
             ("limit_except", conf::limit_except_block),
             ("listen", listen::directive),
             ("server_name", conf::server_name),
-            ("client_header_buffer_size", |cf, d| set::size(&mut cf.http.srv().core().client_header_buffer_size, d)),
+            ("client_header_buffer_size", |cf, d| {
+                set::size(&mut cf.http.srv().core().client_header_buffer_size, d)
+            }),
             ("large_client_header_buffers", |cf, d| {
                 set::buffers(&mut cf.http.srv().core().large_client_header_buffers, d)
             }),
             ("client_header_timeout", |cf, d| set::msec(&mut cf.http.srv().core().client_header_timeout, d)),
             ("max_headers", |cf, d| set::number(&mut cf.http.srv().core().max_headers, d)),
-            ("ignore_invalid_headers", |cf, d| set::flag(&mut cf.http.srv().core().ignore_invalid_headers, d)),
+            ("ignore_invalid_headers", |cf, d| {
+                set::flag(&mut cf.http.srv().core().ignore_invalid_headers, d)
+            }),
             ("merge_slashes", |cf, d| set::flag(&mut cf.http.srv().core().merge_slashes, d)),
-            ("underscores_in_headers", |cf, d| set::flag(&mut cf.http.srv().core().underscores_in_headers, d)),
+            ("underscores_in_headers", |cf, d| {
+                set::flag(&mut cf.http.srv().core().underscores_in_headers, d)
+            }),
             ("connection_pool_size", |cf, d| set::size(&mut cf.http.srv().core().connection_pool_size, d)),
             ("request_pool_size", |cf, d| set::size(&mut cf.http.srv().core().request_pool_size, d)),
             ("root", root),
@@ -222,12 +229,13 @@ impl Module for Core {
             ("types", types),
             ("default_type", |cf, d| set::text(&mut cf.http.loc().core().default_type, d)),
             ("client_max_body_size", |cf, d| set::offset(&mut cf.http.loc().core().client_max_body_size, d)),
-            ("client_body_buffer_size", |cf, d| set::size(&mut cf.http.loc().core().client_body_buffer_size, d)),
+            ("client_body_buffer_size", |cf, d| {
+                set::size(&mut cf.http.loc().core().client_body_buffer_size, d)
+            }),
             ("client_body_timeout", |cf, d| set::msec(&mut cf.http.loc().core().client_body_timeout, d)),
             ("client_body_temp_path", client_body_temp_path),
             ("client_body_in_file_only", |cf, d| {
-                let words =
-                    [("off", BodyInFile::Off), ("on", BodyInFile::On), ("clean", BodyInFile::Clean)];
+                let words = [("off", BodyInFile::Off), ("on", BodyInFile::On), ("clean", BodyInFile::Clean)];
                 set::choice(&mut cf.http.loc().core().client_body_in_file_only, d, &words)
             }),
             ("client_body_in_single_buffer", |cf, d| {
@@ -311,10 +319,10 @@ impl Module for Core {
             ("etag", |cf, d| set::flag(&mut cf.http.loc().core().etag, d)),
             ("error_page", crate::http::error_page::directive),
             ("error_log", |cf, d| {
-                let mut log = cf.http.loc().core().error_log.clone().unwrap_or_default();
-                crate::conf::core::add_error_log(cf, d, &mut log)?;
-                cf.http.loc().core().error_log.put(Some(log));
-                Ok(())
+                let mut log = std::mem::take(cf.http.loc().core().error_log.edit());
+                let read = crate::conf::core::add_error_log(cf, d, &mut log);
+                cf.http.loc().core().error_log.put(log);
+                read
             }),
         ],
     };
@@ -339,7 +347,9 @@ fn root(cf: &mut Build, d: &Directive<'_>) -> Outcome {
             Fault::directive("is duplicate")
         } else {
             let other = if set { "alias" } else { "root" };
-            Fault::here(format!("\"{word}\" directive is duplicate, \"{other}\" directive was specified earlier"))
+            Fault::here(format!(
+                "\"{word}\" directive is duplicate, \"{other}\" directive was specified earlier"
+            ))
         });
     }
     if alias && cf.http.in_named_location() {
@@ -398,9 +408,9 @@ fn directio(cf: &mut Build, d: &Directive<'_>) -> Outcome {
 fn keepalive_timeout(cf: &mut Build, d: &Directive<'_>) -> Outcome {
     let to = &mut cf.http.loc().core().keepalive_timeout;
     to.once()?;
-    let timeout = units::msec(d.arg(1)).ok_or(Fault::directive("invalid value"))?;
+    let timeout = units::milliseconds(d.arg(1)).ok_or(Fault::directive("invalid value"))?;
     let header = match d.len() {
-        3 => units::sec(d.arg(2)).ok_or(Fault::directive("invalid value"))?,
+        3 => units::seconds(d.arg(2)).ok_or(Fault::directive("invalid value"))?,
         _ => 0,
     };
     to.set((timeout, header))

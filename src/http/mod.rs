@@ -6,6 +6,7 @@ pub mod chunked;
 pub mod conf;
 pub mod connection;
 pub mod error_page;
+pub mod forwarded;
 pub mod headers;
 pub mod http1;
 pub mod http2;
@@ -21,6 +22,7 @@ pub mod output;
 mod output_impl;
 pub mod request;
 pub mod response;
+pub mod script;
 pub mod variables;
 
 use std::sync::Arc;

@@ -1,6 +1,10 @@
 //! The http modules, one file each. To add one: its file, its line below, its rows in `grammar/`.
 
 pub mod core;
+pub mod geo;
+pub mod map;
+pub mod rewrite;
+pub mod split_clients;
 
 use std::sync::Arc;
 
@@ -13,4 +17,8 @@ use crate::value::{Builtin, Prefix};
 
 crate::http_modules! {
     core: core::Core,
+    map: map::Map,
+    geo: geo::Geo,
+    split_clients: split_clients::SplitClients,
+    rewrite: rewrite::Rewrite,
 }

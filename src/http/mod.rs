@@ -18,7 +18,6 @@ pub mod module;
 pub mod modules;
 pub mod names;
 pub mod output;
-mod output_impl;
 pub mod request;
 pub mod response;
 pub mod variables;

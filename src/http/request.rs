@@ -125,7 +125,13 @@ pub struct Request {
     pub keepalive: bool,
     /// After the response, read and discard what the client still sends.
     pub lingering_close: bool,
-    /// The user of basic authentication, once read.
+    /// `Expect: 100-continue` was answered, or needs no answer.
+    pub expect_tested: bool,
+    /// A header filter replaced the response.
+    pub filter_finalized: bool,
+    /// `Content-Range` of a 416.
+    pub unsatisfiable_range: Option<String>,
+    /// What became of limits.
     pub limit_status: LimitStatus,
     /// `limit_rate` in bytes a second, 0 for none; none until the setting was read.
     pub limit_rate: Option<usize>,

@@ -2,4 +2,5 @@
 
 pub mod clock;
 pub mod fd;
+pub mod host;
 pub mod listen;

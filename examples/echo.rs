@@ -11,7 +11,7 @@
 use nxr::log::{ErrorLogBuilder, Level, OpenFile, OpenFiles, Target, error, error_errno};
 use nxr::net::listen::{Address, Listen};
 use nxr::process::{
-    Accepted, Configuration, Core, LoadOptions, Loaded, NotLoaded, Stream, Thread, exiting, stats,
+    Accepted, Account, Configuration, Core, LoadOptions, Loaded, NotLoaded, Stream, Thread, exiting, stats,
 };
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -135,6 +135,10 @@ fn load(options: &LoadOptions<'_>) -> Result<Loaded, NotLoaded> {
             "threads" => core.worker_processes = number()?,
             "connections" => core.worker_connections = number()?,
             "shutdown" => core.shutdown_timeout = Some(Duration::from_millis(number()? as u64)),
+            "user" => {
+                let account = Account::find(value, None).or_else(|_| Account::find(value, Some("nogroup")));
+                core.user = Some(account.map_err(|reason| fail(format_args!("{reason}")))?);
+            }
             "daemon" => core.daemon = value == "on",
             "master" => core.master = value == "on",
             "greeting" => greeting = value.to_owned(),

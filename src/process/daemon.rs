@@ -16,7 +16,10 @@ pub(super) fn daemonize(log: &ErrorLog) -> Result<(), ()> {
     };
     // SAFETY: the process has one thread.
     match unsafe { fork() } {
-        Err(errno) => return Err(emerg("fork()")(errno.into())),
+        Err(errno) => {
+            emerg("fork()")(errno.into());
+            return Err(());
+        }
         Ok(ForkResult::Parent { .. }) => std::process::exit(0),
         Ok(ForkResult::Child) => {}
     }

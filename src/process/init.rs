@@ -207,7 +207,8 @@ fn create_directory(path: &Path, owner: Option<Uid>, log: &ErrorLog) -> Result<(
     };
     match DirBuilder::new().mode(0o700).create(path) {
         Err(reason) if reason.kind() != io::ErrorKind::AlreadyExists => {
-            return Err(emerg(reason, format_args!("mkdir() \"{name}\" failed")));
+            emerg(reason, format_args!("mkdir() \"{name}\" failed"));
+            return Err(());
         }
         _ => {}
     }

@@ -27,7 +27,8 @@ pub use init::run;
 pub use stats::{Stats, next_connection_number, stats};
 
 use crate::log::{self, ErrorLog, OpenFiles};
-use crate::net::listen::{Listen, Peer};
+use crate::net::accept::Peer;
+use crate::net::listen::Listen;
 use std::ffi::OsString;
 use std::net::UdpSocket;
 use std::path::PathBuf;

@@ -65,12 +65,13 @@ pub(super) fn run(options: &Options, load: Load<'_>, cycle: Cycle, standing: Sta
     }
 }
 
-/// The cycle keeps its sockets for the next configuration; the threads share them.
+/// The cycle keeps its sockets for the next configuration. The threads get copies, since a descriptor can be
+/// watched only once and for a moment two configurations watch the same socket.
 fn serve(crew: &Crew, cycle: &'static Cycle) {
     let configuration: &'static dyn Configuration = &*cycle.configuration;
     let share = |listener: &Listener| Listener {
         listen: listener.listen.clone(),
-        fd: Arc::clone(&listener.fd),
+        fd: listener.fd.try_clone().map_or_else(|_| listener.fd.clone(), Arc::new),
         inherited: listener.inherited,
     };
     let listeners = cycle.listeners.borrow().iter().map(share).collect();

@@ -3,7 +3,8 @@
 use super::balance::{Loads, Slot};
 use super::{Accepted, Configuration, Core, Stream, Thread, next_connection_number, privileges, stats};
 use crate::log::{self, ErrorLog, Level};
-use crate::net::listen::{self, Address, Kind, Listener, Peer};
+use crate::net::accept::{Peer, accept};
+use crate::net::listen::{Address, Kind, Listener};
 use crate::net::{clock, fd};
 use std::cell::RefCell;
 use std::io;
@@ -214,7 +215,7 @@ impl Door {
                 Ok(ready) => ready,
                 Err(reason) => return self.alert(&reason, "epoll_wait() failed"),
             };
-            match ready.try_io(|socket| listen::accept(socket.get_ref().as_fd())) {
+            match ready.try_io(|socket| accept(socket.get_ref().as_fd())) {
                 Err(_not_ready) => {}
                 Ok(Ok((fd, peer))) => self.admit(fd, peer).await,
                 Ok(Err(reason)) => self.failed(&reason).await,

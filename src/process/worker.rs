@@ -57,7 +57,9 @@ pub(super) fn finish(configuration: &'static dyn Configuration) -> ! {
 pub(super) fn log_panics(log: &ErrorLog) {
     let log = log.clone();
     std::panic::set_hook(Box::new(move |info: &PanicHookInfo<'_>| {
-        let message = info.payload_as_str().unwrap_or("no message");
+        let text = info.payload().downcast_ref::<&str>().copied();
+        let message = text.or_else(|| info.payload().downcast_ref::<String>().map(String::as_str));
+        let message = message.unwrap_or("no message");
         match info.location() {
             Some(place) => log::error(&log, Level::Alert, None, format_args!("panic: {message}, at {place}")),
             None => log::error(&log, Level::Alert, None, format_args!("panic: {message}")),

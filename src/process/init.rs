@@ -63,7 +63,7 @@ pub fn run(options: &Options, load: Load<'_>) -> ExitCode {
             }
         }
         Task::Serve => {
-            drop(files);
+            drop((files, log));
             serve(options, load, cycle, took_over)
         }
     }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::{Sender, UnboundedReceiver, UnboundedSender, channel, unbounded_channel};
 use tokio::task::{JoinHandle, LocalSet};
 
 /// How many idle connections are closed at once when connections run short.
@@ -30,7 +30,8 @@ pub(super) struct Serving {
 /// What a thread is told.
 enum Command {
     Start(Arc<Serving>),
-    StopAccepting,
+    /// The sender is dropped when no more is accepted.
+    StopAccepting(Sender<()>),
     CloseIdle(&'static dyn Configuration),
     CloseAll(&'static dyn Configuration),
     Serve(Box<Taken>),
@@ -99,8 +100,13 @@ impl Crew {
         self.tell(|| Command::Start(serving.clone()));
     }
 
-    pub(super) fn stop_accepting(&self) {
-        self.tell(|| Command::StopAccepting);
+    /// Returns when no thread accepts any more: whoever was accepted is counted then.
+    pub(super) async fn stop_accepting(&self) {
+        let (done, mut all_done) = channel(1);
+        self.tell(|| Command::StopAccepting(done.clone()));
+        drop(done);
+        // Ends when the last sender is dropped.
+        let _: Option<()> = all_done.recv().await;
     }
 
     pub(super) fn close_idle(&self, configuration: &'static dyn Configuration) {
@@ -144,7 +150,10 @@ impl Member {
         while let Some(command) = inbox.recv().await {
             match command {
                 Command::Start(serving) => self.start(&serving),
-                Command::StopAccepting => self.stop_accepting(),
+                Command::StopAccepting(done) => {
+                    self.stop_accepting();
+                    drop(done);
+                }
                 Command::CloseIdle(configuration) => guarded(|| configuration.close_idle()),
                 Command::CloseAll(configuration) => guarded(|| _ = configuration.close_all()),
                 Command::Serve(taken) => serve(*taken),

@@ -82,7 +82,7 @@ async fn lead(crew: &Crew, cycle: &'static Cycle, signals: &Signals, daemonized:
                     title::set("worker process is shutting down");
                     if !std::mem::replace(&mut exiting, true) {
                         set_exiting();
-                        crew.stop_accepting();
+                        crew.stop_accepting().await;
                         crew.close_idle(configuration);
                         deadline = cycle.core().shutdown_timeout.map(|timeout| Instant::now() + timeout);
                     }

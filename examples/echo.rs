@@ -75,7 +75,8 @@ impl Echo {
         let greeting = format!("{} {} {}\n", self.greeting, std::process::id(), INDEX.get());
         writer.write_all(greeting.as_bytes()).await?;
         let mut closing = CLOSING.with(watch::Sender::subscribe);
-        let mut busy = false;
+        // Who has just come is served once, as in nginx.
+        let mut busy = true;
         while busy || !exiting() {
             let line = tokio::select! {
                 line = lines.next_line() => line?,

@@ -1,15 +1,7 @@
-//! Sockets and what surrounds them: buffers, deadlines, addresses, the client's or upstream's byte stream.
+//! Sockets and their options, clocks, and what stands next to a system call.
 
-pub mod addr;
-pub mod buffer;
+pub mod accept;
 pub mod clock;
-pub mod deadline;
 pub mod fd;
-pub mod io;
+pub mod host;
 pub mod listen;
-pub mod proxy_protocol;
-
-pub use addr::Address;
-pub use buffer::Buffer;
-pub use deadline::Deadline;
-pub use io::{Io, Socket};

@@ -1,1 +1,3 @@
 //! The `tls` room.
+
+pub mod preread;

@@ -365,7 +365,11 @@ mod tests {
     }
 
     fn expected() -> Preread {
-        Preread { server_name: Some(b"a.example".to_vec()), alpn: b"h2,http/1.1".to_vec(), protocol: "TLSv1.3" }
+        Preread {
+            server_name: Some(b"a.example".to_vec()),
+            alpn: b"h2,http/1.1".to_vec(),
+            protocol: "TLSv1.3",
+        }
     }
 
     #[test]

@@ -431,3 +431,53 @@ fn settings_that_cannot_work() {
          (SSL: error:0480006C:PEM routines::no start line:Expecting: TRUSTED CERTIFICATE)"
     );
 }
+
+/// Sends "early" as early data on a resumed session, then "late"; gives what the server says back.
+fn early_visit(config: &Arc<rustls::ClientConfig>, address: std::net::SocketAddr, early: bool) -> bool {
+    use std::io::{Read, Write};
+    let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
+    let mut session = rustls::ClientConnection::new(Arc::clone(config), name).unwrap();
+    let mut socket = std::net::TcpStream::connect(address).unwrap();
+    let mut rest: &[u8] = b"earlylate";
+    if early {
+        let n = session.early_data().expect("a session for early data").write(&rest[..5]).unwrap();
+        rest = &rest[n..];
+    }
+    let mut stream = rustls::Stream::new(&mut session, &mut socket);
+    stream.write_all(rest).unwrap();
+    let mut answer = [0; 9];
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"earlylate");
+    session.is_early_data_accepted()
+}
+
+#[test]
+fn early_data_is_read_before_the_rest() {
+    run(async {
+        let server = Server::new(&ServerTls {
+            early_data: true,
+            session_cache: Some(SessionCache::builtin(100)),
+            ..server_tls(&["ecdsa"])
+        })
+        .unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let visits = std::thread::spawn(move || {
+            let mut config = (*connector(|_| ()).config).clone();
+            config.enable_early_data = true;
+            let config = Arc::new(config);
+            [early_visit(&config, address, false), early_visit(&config, address, true)]
+        });
+        for reused in [false, true] {
+            let (io, _) = listener.accept().await.unwrap();
+            let mut stream = accept(io, |_| Choice::Serve(Arc::clone(&server))).await.unwrap();
+            let mut text = [0; 9];
+            stream.read_exact(&mut text).await.unwrap();
+            stream.write_all(&text).await.unwrap();
+            stream.flush().await.unwrap();
+            assert_eq!(&text, b"earlylate");
+            assert_eq!(stream.info().reused, reused);
+        }
+        assert_eq!(visits.join().unwrap(), [false, true]);
+    });
+}

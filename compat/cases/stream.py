@@ -34,7 +34,7 @@ s = Suite("stream", stream=LOG + r"""
     server { listen %%PORT_18%%; proxy_upload_rate 1m; proxy_download_rate 10m; proxy_buffer_size 4k; proxy_pass %%echo%%; }
     server { listen %%PORT_19%% proxy_protocol; proxy_pass %%echo%%; }
     server { listen %%PORT_20%%; limit_conn per 1; proxy_pass %%echo%%; }
-    server { listen %%PORT_21%%; proxy_half_close on; proxy_pass %%tell%%; }
+    server { listen %%PORT_21%%; proxy_half_close on; proxy_pass %%at_end%%; }
     limit_conn_zone $binary_remote_addr zone=per:1m;
 """)
 s.backend("echo", kind="echo")
@@ -43,6 +43,7 @@ s.backend("dead", kind="refused")
 s.backend("one", kind="raw", script=once(b"one\n"))
 s.backend("two", kind="raw", script=once(b"two\n"))
 s.backend("silent", kind="raw", script=collect())
+s.backend("at_end", kind="raw", script=collect(b"told you\n"))
 s.backend("greeter", kind="raw", script=collect(b"220 ready\r\n", first=True))
 
 

@@ -58,7 +58,10 @@ impl Request {
     }
 
     /// As [`Request::next_body_piece`], for pumps that also do something else.
-    pub fn poll_body_piece(&mut self, cx: &mut std::task::Context<'_>) -> std::task::Poll<Result<Option<Bytes>, Verdict>> {
+    pub fn poll_body_piece(
+        &mut self,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Result<Option<Bytes>, Verdict>> {
         super::body_reader::poll_piece(self, cx)
     }
 

@@ -69,7 +69,8 @@ pub fn poll_piece(req: &mut Request, cx: &mut Context<'_>) -> Poll<Result<Option
         return Poll::Ready(Ok(None));
     }
     ready!(poll_start(req, cx))?;
-    let piece = if req.body.frames.is_some() { ready!(poll_frame(req, cx)) } else { ready!(poll_http1(req, cx)) };
+    let piece =
+        if req.body.frames.is_some() { ready!(poll_frame(req, cx)) } else { ready!(poll_http1(req, cx)) };
     if let Ok(Some(piece)) = &piece {
         req.body.length += piece.len() as u64;
         if let Err(status) = check_size(req) {
@@ -249,13 +250,14 @@ fn poll_timeout(req: &mut Request, cx: &mut Context<'_>) -> Poll<Result<Option<B
 fn open_file(req: &mut Request) -> Result<(), Verdict> {
     let keep = *req.conf.core.client_body_in_file_only;
     match create_temp(&req.conf.core.client_body_temp_path, keep != BodyInFile::Off) {
-        Ok(file) => {
+        Ok(mut file) => {
             req.log(
                 Level::Warn,
                 None,
                 format_args!("a client request body is buffered to a temporary file {}", file.path.display()),
             );
-            req.body.file = Some(TempFile { stays: keep == BodyInFile::On, ..file });
+            file.stays = keep == BodyInFile::On;
+            req.body.file = Some(file);
             Ok(())
         }
         Err((path, e)) => {
@@ -284,7 +286,7 @@ pub fn create_temp(folder: &Path, named: bool) -> Result<TempFile, (PathBuf, io:
     loop {
         let path = folder.join(format!("{:010}", NUMBER.fetch_add(1, Ordering::Relaxed) + 1));
         match OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path) {
-            Ok(file) => {
+            Ok(mut file) => {
                 if !named {
                     let _ = fs::remove_file(&path);
                 }

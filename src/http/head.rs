@@ -42,7 +42,8 @@ pub fn settle(req: &mut Request) {
         304 => r.header_only = true,
         _ => {}
     }
-    let bodyless = matches!(r.status, 204 | 304) || r.status < 200 || req.method == super::method::Method::Head;
+    let bodyless =
+        matches!(r.status, 204 | 304) || r.status < 200 || req.method == super::method::Method::Head;
     let trailers = r.expect_trailers && !bodyless;
     if trailers {
         r.content_length = None;
@@ -80,10 +81,10 @@ fn absolute_location(req: &mut Request) {
     } else if !req.host.is_empty() {
         url.extend_from_slice(&req.host);
     } else {
-        url.extend_from_slice(req.conn.local.host().as_bytes());
+        url.extend_from_slice(req.conn.local().host().as_bytes());
     }
     let default = if tls { 443 } else { 80 };
-    if let Some(port) = req.conn.local.port().filter(|p| *core.port_in_redirect && *p != default) {
+    if let Some(port) = req.conn.local().port().filter(|p| *core.port_in_redirect && *p != default) {
         url.extend_from_slice(format!(":{port}").as_bytes());
     }
     url.extend_from_slice(&location);
@@ -116,7 +117,9 @@ pub fn decimal(mut n: u64, out: &mut Vec<u8>) {
 
 /// The content type with its charset.
 pub fn content_type(req: &Request, out: &mut Vec<u8>) -> bool {
-    let Some(content_type) = req.response.content_type.as_ref().filter(|t| !t.is_empty()) else { return false };
+    let Some(content_type) = req.response.content_type.as_ref().filter(|t| !t.is_empty()) else {
+        return false;
+    };
     out.extend_from_slice(content_type);
     if let Some(charset) = &req.response.charset {
         out.extend_from_slice(b"; charset=");
@@ -160,7 +163,9 @@ pub fn write_http1(req: &Request, chunked: bool, out: &mut Vec<u8>) {
     {
         field(out, b"Last-Modified", &clock::format_http_date(time));
     }
-    if r.location_absolute && let Some(location) = &r.location {
+    if r.location_absolute
+        && let Some(location) = &r.location
+    {
         field(out, b"Location", location);
     }
     if chunked {
@@ -192,7 +197,9 @@ pub fn write_http1(req: &Request, chunked: bool, out: &mut Vec<u8>) {
 /// [`Response`]: super::response::Response
 pub fn for_each_listed(req: &Request, mut each: impl FnMut(&[u8], &[u8])) {
     let r = &req.response;
-    if !r.location_absolute && let Some(location) = &r.location {
+    if !r.location_absolute
+        && let Some(location) = &r.location
+    {
         each(b"Location", location);
     }
     for (name, value) in r.headers.iter() {

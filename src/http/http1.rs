@@ -122,7 +122,11 @@ impl Writer {
     }
 
     /// Writes all that is buffered.
-    pub(super) fn poll_flush(&mut self, conn: &Rc<Connection>, cx: &mut Context<'_>) -> Poll<Result<(), Gone>> {
+    pub(super) fn poll_flush(
+        &mut self,
+        conn: &Rc<Connection>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Gone>> {
         while !self.buf.is_empty() {
             let n = match conn.io.poll_write(cx, self.buf.bytes()) {
                 Poll::Pending => return self.poll_timeout(conn, cx).map_ok(|_| ()),
@@ -163,7 +167,11 @@ impl Writer {
     }
 
     /// The socket takes nothing: starts the clock, or finds that it ran out.
-    pub(super) fn poll_timeout(&mut self, conn: &Connection, cx: &mut Context<'_>) -> Poll<Result<usize, Gone>> {
+    pub(super) fn poll_timeout(
+        &mut self,
+        conn: &Connection,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<usize, Gone>> {
         let timeout = self.timeout;
         let deadline = self.deadline.get_or_insert_with(|| {
             let deadline = Deadline::never();

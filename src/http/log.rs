@@ -45,7 +45,7 @@ impl Display for ConnectionTail<'_> {
         if !self.action.is_empty() {
             write!(f, " while {}", self.action)?;
         }
-        write!(f, ", client: {}, server: {}", self.conn.client_text.borrow(), self.conn.listen_text())
+        write!(f, ", client: {}, server: {}", self.conn.client_text.borrow(), self.conn.port.text())
     }
 }
 

@@ -228,7 +228,11 @@ impl Request {
             let want = buffer.capacity().min(usize::try_from(length).unwrap_or(usize::MAX));
             let n = match file.read_at(&mut buffer.spare()[..want], offset) {
                 Ok(0) => {
-                    self.log(crate::log::Level::Alert, None, format_args!("file was truncated while sending response"));
+                    self.log(
+                        crate::log::Level::Alert,
+                        None,
+                        format_args!("file was truncated while sending response"),
+                    );
                     return Err(Gone);
                 }
                 Ok(n) => n,
@@ -322,8 +326,9 @@ impl Request {
     fn rate_limit(&self) -> (u64, u64) {
         let core = &self.conf.core;
         let rate = self.limit_rate.unwrap_or_else(|| super::modules::core::rate_of(&core.limit_rate, self));
-        let after =
-            self.limit_rate_after.unwrap_or_else(|| super::modules::core::rate_of(&core.limit_rate_after, self));
+        let after = self
+            .limit_rate_after
+            .unwrap_or_else(|| super::modules::core::rate_of(&core.limit_rate_after, self));
         (rate as u64, after as u64)
     }
 

@@ -191,11 +191,7 @@ fn find_location(req: &mut Request) -> Option<Verdict> {
         && *req.conf.core.client_max_body_size > 0
         && *req.conf.core.client_max_body_size < length
     {
-        req.log(
-            Level::Error,
-            None,
-            format_args!("client intended to send too large body: {length} bytes"),
-        );
+        req.log(Level::Error, None, format_args!("client intended to send too large body: {length} bytes"));
         req.expect_tested = true;
         return Some(Verdict::Status(413));
     }

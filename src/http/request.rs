@@ -102,6 +102,8 @@ pub struct Request {
     pub valid_unparsed_uri: bool,
     /// The location that [`Request::uri`] belongs to was found for it.
     pub valid_location: bool,
+    /// `try_files` in a location with a regular expression: the URI goes behind the alias.
+    pub add_uri_to_alias: bool,
     /// The path needed normalising (dots, slashes, percent signs).
     pub complex_uri: bool,
     /// How the body is delimited.
@@ -139,6 +141,8 @@ pub struct Request {
     pub limit_rate_after: Option<usize>,
     /// Milliseconds of the thread's clock at the first byte of the request.
     pub start_ms: u64,
+    /// Wall clock at the same moment.
+    pub start_wall: crate::net::clock::Wall,
     /// Random bytes of `$request_id`, made when first asked for.
     pub request_id: Cell<Option<[u8; 16]>>,
     /// What is being done, for error log lines (` while connecting to upstream`).

@@ -62,9 +62,6 @@ async fn wait(conn: &Rc<Connection>, http: &'static Http, first: bool) -> bool {
     let read = conn
         .deadline
         .limit(std::future::poll_fn(|cx| {
-            if conn.closing.poll_closed(cx) && !first {
-                return Poll::Ready(Ok(0));
-            }
             let mut buffer = Buffer::with_capacity(8 << 10);
             let n = ready!(conn.io.poll_read(cx, buffer.spare()))?;
             buffer.filled(n);
@@ -215,9 +212,10 @@ async fn read_line(req: &mut Request, room: &mut Room) -> Result<(), Refusal> {
             parse::request_line(buffer.bytes())
         };
         match parsed {
-            Ok(Some(line)) if line.total <= room.end || {
-                room.grow(&req.server.srv.core, 0, room.end) && line.total <= room.end
-            } =>
+            Ok(Some(line))
+                if line.total <= room.end || {
+                    room.grow(&req.server.srv.core, 0, room.end) && line.total <= room.end
+                } =>
             {
                 return take_line(req, room, line);
             }
@@ -340,7 +338,9 @@ async fn read_fields(req: &mut Request, room: &mut Room) -> Result<(), Refusal> 
         let line_end = memchr::memchr(b'\n', req.conn.buffer.borrow().bytes());
         let Some(end) = line_end else {
             let have = req.conn.buffer.borrow().len();
-            if room.taken + have >= room.end && !room.grow(&req.server.srv.core, room.taken, room.taken + have) {
+            if room.taken + have >= room.end
+                && !room.grow(&req.server.srv.core, room.taken, room.taken + have)
+            {
                 return Err(too_large(req, have));
             }
             if parsed_more(req, room.end).await? == 0 {
@@ -403,7 +403,10 @@ fn take_field(req: &mut Request, line: &[u8], count: &mut usize) -> Result<bool,
             req.log(
                 Level::Info,
                 None,
-                format_args!("client sent invalid header line: \"{}\"", crate::log::bytes(&line[..value.end])),
+                format_args!(
+                    "client sent invalid header line: \"{}\"",
+                    crate::log::bytes(&line[..value.end])
+                ),
             );
             Ok(false)
         }
@@ -444,11 +447,14 @@ fn known_field(req: &mut Request, name: &[u8], value: &[u8]) -> Result<(), Refus
 }
 
 fn duplicate(req: &Request, what: &str, name: &[u8], value: &[u8], previous: &[u8]) -> Result<(), Refusal> {
-    let (name, value, previous) = (crate::log::bytes(name), crate::log::bytes(value), crate::log::bytes(previous));
+    let (name, value, previous) =
+        (crate::log::bytes(name), crate::log::bytes(value), crate::log::bytes(previous));
     req.log(
         Level::Info,
         None,
-        format_args!("client sent duplicate {what}: \"{name}: {value}\", previous value: \"{name}: {previous}\""),
+        format_args!(
+            "client sent duplicate {what}: \"{name}: {value}\", previous value: \"{name}: {previous}\""
+        ),
     );
     Err(Refusal::Status(400))
 }
@@ -502,7 +508,7 @@ pub fn contains_word(value: &[u8], word: &[u8]) -> bool {
 
 /// Chooses the virtual server by the request's host.
 pub fn choose_server(req: &mut Request, host: &[u8]) {
-    let addr = req.conn.port.addr_of(&req.conn.local);
+    let addr = req.conn.addr;
     if addr.names.is_empty() {
         return;
     }
@@ -511,7 +517,22 @@ pub fn choose_server(req: &mut Request, host: &[u8]) {
     if let Some(server) = addr.names.find(host, &req.scope, names).and_then(|i| http.servers.get(i)) {
         req.server = server;
         req.leave();
+        req.conn.log.replace(server.root.error_log().clone());
     }
+}
+
+/// A request without TLS on a port that wants it: nginx's page for that.
+pub async fn plain_on_tls(conn: Rc<Connection>, http: &'static Http) {
+    if wait(&conn, http, true).await {
+        let mut req = Box::new(Request::new(conn.clone(), http));
+        conn.requests.set(1);
+        let _ = Box::pin(read_head(&mut req)).await;
+        req.log(Level::Info, None, format_args!("client sent plain HTTP request to HTTPS port"));
+        req.keepalive = false;
+        Box::pin(phases::refuse(&mut req, 497)).await;
+        req.end();
+    }
+    close(&conn).await;
 }
 
 /// What must hold of a complete head.
@@ -523,7 +544,10 @@ pub(super) fn check_head(req: &mut Request) -> Result<(), Refusal> {
     if req.host.is_empty() {
         choose_server(req, b"");
     }
-    if req.version > Version::Http10 && req.version < Version::Http2 && !req.head.headers.contains(headers::HOST) {
+    if req.version > Version::Http10
+        && req.version < Version::Http2
+        && !req.head.headers.contains(headers::HOST)
+    {
         return refuse(req, 400, "client sent HTTP/1.1 request without \"Host\" header");
     }
     let length = match req.header(headers::CONTENT_LENGTH).map(crate::conf::units::number) {
@@ -576,6 +600,7 @@ impl Request {
             valid_unparsed_uri: false,
             valid_location: true,
             complex_uri: false,
+            add_uri_to_alias: false,
             body_length: BodyLength::None,
             body: Default::default(),
             scope: Default::default(),

@@ -117,7 +117,8 @@ fn page_body(req: &Request, code: u16) -> Vec<u8> {
     }
     let server = head::server(*req.conf.core.server_tokens);
     page += &format!("<hr><center>{server}</center>\r\n</body>\r\n</html>\r\n");
-    if code >= 400 && *req.conf.core.msie_padding && req.version >= Version::Http10 && is_msie_or_chrome(req) {
+    if code >= 400 && *req.conf.core.msie_padding && req.version >= Version::Http10 && is_msie_or_chrome(req)
+    {
         page += &PADDING.repeat(6);
     }
     page.into_bytes()
@@ -159,7 +160,11 @@ async fn send_error_page(req: &mut Request, page: &ErrorPage) -> Verdict {
                 return Verdict::Named;
             }
             let shown = String::from_utf8_lossy(&target).into_owned();
-            req.log(crate::log::Level::Error, None, format_args!("could not find named location \"{shown}\""));
+            req.log(
+                crate::log::Level::Error,
+                None,
+                format_args!("could not find named location \"{shown}\""),
+            );
             return Verdict::Status(500);
         }
         _ => {}

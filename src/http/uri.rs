@@ -152,10 +152,14 @@ pub fn escape(text: &[u8], kind: Escape, out: &mut Vec<u8>) {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
     for &c in text {
         let escaped = match kind {
-            Escape::Uri => matches!(c, 0..=0x20 | b'"' | b'#' | b'%' | b'<' | b'>' | b'?' | b'\\' | b'^' | b'`'
-                | b'{' | b'|' | b'}' | 0x7f..=0xff),
-            Escape::Args => matches!(c, 0..=0x20 | b'"' | b'#' | b'%' | b'&' | b'+' | b'<' | b'>' | b'?' | b'\\'
-                | b'^' | b'`' | b'{' | b'|' | b'}' | 0x7f..=0xff),
+            Escape::Uri => {
+                matches!(c, 0..=0x20 | b'"' | b'#' | b'%' | b'<' | b'>' | b'?' | b'\\' | b'^' | b'`'
+                | b'{' | b'|' | b'}' | 0x7f..=0xff)
+            }
+            Escape::Args => {
+                matches!(c, 0..=0x20 | b'"' | b'#' | b'%' | b'&' | b'+' | b'<' | b'>' | b'?' | b'\\'
+                | b'^' | b'`' | b'{' | b'|' | b'}' | 0x7f..=0xff)
+            }
             Escape::Component => !(c.is_ascii_alphanumeric() || matches!(c, b'-' | b'.' | b'_' | b'~')),
         };
         if escaped {

@@ -1,7 +1,17 @@
-//! Sockets and their options, clocks, and what stands next to a system call.
+//! Sockets and what surrounds them: buffers, deadlines, addresses, clocks, the client's or upstream's byte stream.
 
 pub mod accept;
+pub mod addr;
+pub mod buffer;
 pub mod clock;
+pub mod deadline;
 pub mod fd;
 pub mod host;
+pub mod io;
 pub mod listen;
+pub mod proxy_protocol;
+
+pub use addr::Address;
+pub use buffer::Buffer;
+pub use deadline::Deadline;
+pub use io::{Io, Socket};

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use super::grammar::{self, Context, Row, Support};
-use super::{Fault, Outcome};
+use super::{Fault, Outcome, Setting};
 use crate::http::conf::HttpBuild;
-use crate::log::Level;
+use crate::log::{ErrorLog, ErrorLogBuilder, Level};
 use crate::process::Core;
 use crate::stream::conf::StreamBuild;
 use crate::syntax::{Directive, Item, Items};
@@ -40,6 +40,8 @@ pub struct Build {
     pub stream: StreamBuild,
     /// Whether an `events` block was seen.
     pub events_seen: bool,
+    /// The log of the main level, for blocks without one of their own.
+    pub main_log: ErrorLog,
     /// Warnings and notices in the order they arose.
     pub messages: Vec<(Level, String)>,
 }
@@ -58,6 +60,14 @@ impl Build {
     /// A path from the configuration, made absolute against the configuration's folder.
     pub fn conf_path(&self, path: &[u8]) -> PathBuf {
         join(&self.conf_prefix, path)
+    }
+
+    /// The log that the `error_log` directives of a level make, or the main one.
+    pub fn error_log(&self, own: &Setting<ErrorLogBuilder>) -> ErrorLog {
+        match own.is_set() {
+            true => (**own).clone().build(),
+            false => self.main_log.clone(),
+        }
     }
 
     /// Handles every directive of a block in `context`.

@@ -36,6 +36,14 @@ pub struct Addr {
 }
 
 impl Port {
+    /// The socket's address as the log shows it.
+    pub fn text(&self) -> String {
+        match &self.listen.address {
+            crate::net::listen::Address::Inet(addr) => addr.to_string(),
+            crate::net::listen::Address::Unix(path) => format!("unix:{}", path.display()),
+        }
+    }
+
     /// The address a connection came to.
     pub fn addr_of(&self, local: &Address) -> &Addr {
         if let Address::Inet(local) = local {

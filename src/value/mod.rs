@@ -5,6 +5,7 @@
 
 pub mod entries;
 pub mod geo;
+pub mod log_format;
 pub mod map;
 mod ranges;
 mod regex;

@@ -1,5 +1,6 @@
-//! Sockets and what surrounds them: buffers, deadlines, addresses, the client's or upstream's byte stream.
+//! Sockets and what surrounds them: buffers, deadlines, addresses, clocks, the client's or upstream's byte stream.
 
+pub mod accept;
 pub mod addr;
 pub mod buffer;
 pub mod clock;

@@ -1,6 +1,7 @@
 //! The http engine: connections, requests, phases, locations, responses; modules are in [`modules`].
 
 pub mod accept;
+pub mod basic;
 pub mod body;
 pub mod body_reader;
 pub mod chunked;

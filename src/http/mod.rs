@@ -26,7 +26,6 @@ pub mod uri;
 #[macro_use]
 pub mod module;
 pub mod modules;
-pub mod names;
 pub mod output;
 pub mod request;
 pub mod response;
@@ -34,6 +33,7 @@ pub mod variables;
 
 use std::sync::Arc;
 
+pub use crate::conf::names;
 use crate::upstream::Groups;
 use crate::value::Variables;
 use location::Location;

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use crate::conf::load::{Ir, load_and_tell};
 use crate::conf::listen::Side;
+use crate::conf::load::{Ir, load_and_tell};
 use crate::log::OpenFiles;
 use crate::net::accept::Peer;
 use crate::net::listen::Listen;
@@ -56,7 +56,14 @@ impl Configuration for Serving {
         match place.side {
             Side::Http => {
                 if let Some(http) = &self.ir.http {
-                    crate::http::accept::accepted(http, place.port, socket, peer, accepted.number, accepted.slot);
+                    crate::http::accept::accepted(
+                        http,
+                        place.port,
+                        socket,
+                        peer,
+                        accepted.number,
+                        accepted.slot,
+                    );
                 }
             }
             Side::Stream => {

@@ -1,6 +1,7 @@
 //! The http engine: connections, requests, phases, locations, responses; modules are in [`modules`].
 
 pub mod accept;
+pub mod basic;
 pub mod body;
 pub mod body_reader;
 pub mod chunked;
@@ -26,7 +27,6 @@ pub mod uri;
 #[macro_use]
 pub mod module;
 pub mod modules;
-pub mod names;
 pub mod output;
 pub mod request;
 pub mod response;
@@ -35,6 +35,7 @@ pub mod variables;
 
 use std::sync::Arc;
 
+pub use crate::conf::names;
 use crate::upstream::Groups;
 use crate::value::Variables;
 use location::Location;

@@ -11,6 +11,8 @@ pub mod host;
 pub mod io;
 pub mod listen;
 pub mod proxy_protocol;
+pub mod resolve;
+pub mod tcp_info;
 
 pub use addr::Address;
 pub use buffer::Buffer;

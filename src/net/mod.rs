@@ -7,6 +7,7 @@ pub mod deadline;
 pub mod fd;
 pub mod io;
 pub mod listen;
+pub mod option;
 pub mod proxy_protocol;
 pub mod resolve;
 

@@ -197,7 +197,7 @@ pub fn server_block(cf: &mut Build, d: &Directive<'_>) -> Outcome {
     let Some(mut server) = cf.http.server.take() else { return Ok(()) };
     server.root = root;
     if !server.listens {
-        listen::default_address(cf)?;
+        listen::default_address(cf, d)?;
     }
     cf.http.servers.push(server);
     Ok(())
@@ -206,7 +206,8 @@ pub fn server_block(cf: &mut Build, d: &Directive<'_>) -> Outcome {
 /// `server_name`
 pub fn server_name(cf: &mut Build, d: &Directive<'_>) -> Outcome {
     for word in d.args() {
-        let name = ServerName::parse(cf, d, word)?;
+        let compile = |cf: &mut Build, pattern: &[u8], caseless| cf.http.regex(pattern, caseless);
+        let name = ServerName::parse(cf, d, word, compile)?;
         if let Some(server) = cf.http.server() {
             server.names.push(name);
         }
@@ -334,10 +335,11 @@ pub fn finish(cf: &mut Build) -> Outcome<Option<Http>> {
         main,
         servers: closed,
         ports: Vec::new(),
+        prefix: cf.prefix.clone(),
         variables: vars.finish().map_err(Fault::Whole)?,
         upstreams,
     };
-    listens.resolve(&mut http, cf)?;
+    listen::resolve(listens, &mut http, cf)?;
     Ok(Some(http))
 }
 
@@ -353,5 +355,15 @@ fn close(build: LocationBuild, parent: &Loc, cf: &mut Build) -> Outcome<Location
         None => None,
     };
     let handlers: Handlers = modules::handlers(&conf);
-    Ok(Location { name: build.name.into(), kind: build.kind, conf, handlers, children, ifs, limit_except })
+    let error_log = cf.error_log(&conf.core.error_log);
+    Ok(Location {
+        name: build.name.into(),
+        kind: build.kind,
+        conf,
+        error_log,
+        handlers,
+        children,
+        ifs,
+        limit_except,
+    })
 }

@@ -1,15 +1,18 @@
-//! Sockets and what surrounds them: buffers, deadlines, addresses, the client's or upstream's byte stream.
+//! Sockets and what surrounds them: buffers, deadlines, addresses, clocks, the client's or upstream's byte stream.
 
+pub mod accept;
 pub mod addr;
 pub mod buffer;
 pub mod clock;
 pub mod deadline;
 pub mod fd;
+pub mod host;
 pub mod io;
 pub mod listen;
 pub mod option;
 pub mod proxy_protocol;
 pub mod resolve;
+pub mod tcp_info;
 
 pub use addr::Address;
 pub use buffer::Buffer;

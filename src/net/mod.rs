@@ -10,6 +10,7 @@ pub mod fd;
 pub mod host;
 pub mod io;
 pub mod listen;
+pub mod option;
 pub mod proxy_protocol;
 pub mod resolve;
 pub mod tcp_info;

@@ -5,6 +5,7 @@ pub mod geo;
 pub mod map;
 pub mod rewrite;
 pub mod split_clients;
+pub mod upstream;
 
 use std::sync::Arc;
 
@@ -21,4 +22,13 @@ crate::http_modules! {
     geo: geo::Geo,
     split_clients: split_clients::SplitClients,
     rewrite: rewrite::Rewrite,
+    upstream: upstream::Upstream,
+    upstream_hash: upstream::Hash,
+    upstream_ip_hash: upstream::IpHash,
+    upstream_least_conn: upstream::LeastConn,
+    upstream_least_time: upstream::LeastTime,
+    upstream_random: upstream::Random,
+    upstream_keepalive: upstream::Keepalive,
+    upstream_zone: upstream::Zone,
+    upstream_sticky: upstream::Sticky,
 }

@@ -1,8 +1,11 @@
 //! The http modules, one file each. To add one: its file, its line below, its rows in `grammar/`.
 
+pub mod access;
 pub mod core;
 pub mod geo;
+pub mod log;
 pub mod map;
+pub mod realip;
 pub mod rewrite;
 pub mod split_clients;
 
@@ -20,5 +23,8 @@ crate::http_modules! {
     map: map::Map,
     geo: geo::Geo,
     split_clients: split_clients::SplitClients,
+    realip: realip::RealIp,
     rewrite: rewrite::Rewrite,
+    access: access::Access,
+    log: log::Log,
 }

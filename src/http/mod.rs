@@ -1,12 +1,14 @@
 //! The http engine: connections, requests, phases, locations, responses; modules are in [`modules`].
 
 pub mod accept;
+pub mod basic;
 pub mod body;
 pub mod body_reader;
 pub mod chunked;
 pub mod conf;
 pub mod connection;
 pub mod error_page;
+pub mod forwarded;
 pub mod head;
 pub mod headers;
 pub mod http1;
@@ -25,14 +27,15 @@ pub mod uri;
 #[macro_use]
 pub mod module;
 pub mod modules;
-pub mod names;
 pub mod output;
 pub mod request;
 pub mod response;
+pub mod script;
 pub mod variables;
 
 use std::sync::Arc;
 
+pub use crate::conf::names;
 use crate::upstream::Groups;
 use crate::value::Variables;
 use location::Location;

@@ -318,6 +318,11 @@ impl Request {
         }
     }
 
+    /// Whether the body goes in chunks.
+    pub fn is_chunked(&self) -> bool {
+        matches!(&self.out.kind, Kind::Http1(writer) if writer.chunked)
+    }
+
     /// Whether the client speaks HTTP/1.
     pub fn is_http1(&self) -> bool {
         matches!(self.out.kind, Kind::Http1(_))

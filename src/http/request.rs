@@ -125,6 +125,8 @@ pub struct Request {
     pub err_status: u16,
     /// Whether the connection stays after this request.
     pub keepalive: bool,
+    /// It was there before the answer to the last one was sent.
+    pub pipelined: bool,
     /// After the response, read and discard what the client still sends.
     pub lingering_close: bool,
     /// `Expect: 100-continue` was answered, or needs no answer.

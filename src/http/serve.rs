@@ -610,6 +610,7 @@ impl Request {
             error_page: false,
             err_status: 0,
             keepalive: false,
+            pipelined: conn.requests.get() > 1 && !conn.buffer.borrow().is_empty() && !conn.idle.get(),
             lingering_close: false,
             expect_tested: false,
             filter_finalized: false,

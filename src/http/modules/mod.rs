@@ -1,6 +1,7 @@
 //! The http modules, one file each. To add one: its file, its line below, its rows in `grammar/`.
 
 pub mod core;
+pub mod tuning;
 
 use std::sync::Arc;
 
@@ -13,4 +14,5 @@ use crate::value::{Builtin, Prefix};
 
 crate::http_modules! {
     core: core::Core,
+    tuning: tuning::Tuning,
 }

@@ -3,12 +3,14 @@
 pub mod accept;
 pub mod addr;
 pub mod buffer;
+pub mod cidr;
 pub mod clock;
 pub mod deadline;
 pub mod fd;
 pub mod host;
 pub mod io;
 pub mod listen;
+pub mod option;
 pub mod proxy_protocol;
 pub mod resolve;
 pub mod tcp_info;

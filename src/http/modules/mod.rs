@@ -2,6 +2,11 @@
 
 pub mod core;
 pub mod tuning;
+pub mod geo;
+pub mod map;
+pub mod rewrite;
+pub mod split_clients;
+pub mod upstream;
 
 use std::sync::Arc;
 
@@ -15,4 +20,17 @@ use crate::value::{Builtin, Prefix};
 crate::http_modules! {
     core: core::Core,
     tuning: tuning::Tuning,
+    map: map::Map,
+    geo: geo::Geo,
+    split_clients: split_clients::SplitClients,
+    rewrite: rewrite::Rewrite,
+    upstream: upstream::Upstream,
+    upstream_hash: upstream::Hash,
+    upstream_ip_hash: upstream::IpHash,
+    upstream_least_conn: upstream::LeastConn,
+    upstream_least_time: upstream::LeastTime,
+    upstream_random: upstream::Random,
+    upstream_keepalive: upstream::Keepalive,
+    upstream_zone: upstream::Zone,
+    upstream_sticky: upstream::Sticky,
 }

@@ -2,6 +2,7 @@
 
 pub mod access;
 pub mod core;
+pub mod tuning;
 pub mod geo;
 pub mod log;
 pub mod map;
@@ -21,6 +22,7 @@ use crate::value::{Builtin, Prefix};
 
 crate::http_modules! {
     core: core::Core,
+    tuning: tuning::Tuning,
     map: map::Map,
     geo: geo::Geo,
     split_clients: split_clients::SplitClients,

@@ -73,7 +73,8 @@ async fn wait(conn: &Rc<Connection>, http: &'static Http, first: bool) -> bool {
     match read {
         Some(Ok(0)) if !first => {
             let client = conn.client_text.borrow();
-            conn.log(Level::Info, None, "", format_args!("client {client} closed keepalive connection"));
+            let text = format_args!("client {client} closed keepalive connection");
+            crate::log::error(&conn.error_log(), Level::Info, Some(conn.number), text);
             false
         }
         Some(Ok(n)) => n > 0,

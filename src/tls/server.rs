@@ -1,0 +1,344 @@
+//! The server side: one `rustls::ServerConfig` for every virtual server, and the choice of a certificate for a client.
+
+use super::ciphers::{self, Protocol};
+use super::dn;
+use super::error::Error;
+use super::groups;
+use super::handshake_signature;
+use super::keys;
+use super::sessions::{Context, SessionCache, TicketKeys};
+use super::verify::{PathVerifier, Purpose, VerifyError};
+use aws_lc_rs::digest;
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls::{
+    DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureAlgorithm, SignatureScheme,
+    SupportedCipherSuite,
+};
+use std::sync::Arc;
+use std::time::Duration;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+/// `ssl_verify_client`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum VerifyMode {
+    #[default]
+    Off,
+    On,
+    Optional,
+    OptionalNoCa,
+}
+
+/// A certificate with its key: paths, or `data:` values.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificatePair {
+    pub certificate: String,
+    pub key: String,
+}
+
+/// What one virtual server says about TLS. Paths are complete.
+#[derive(Debug, Clone)]
+pub struct ServerTls {
+    /// Keeps sessions of different uses apart, as nginx's "HTTP" and "STREAM".
+    pub session_label: &'static str,
+    pub protocols: Vec<Protocol>,
+    /// An OpenSSL cipher list.
+    pub ciphers: String,
+    /// `ssl_conf_command Ciphersuites`.
+    pub ciphersuites: Option<String>,
+    /// `ssl_ecdh_curve`.
+    pub curves: String,
+    pub prefer_server_ciphers: bool,
+    pub certificates: Vec<CertificatePair>,
+    /// Lines of `ssl_password_file`; empty when there is none.
+    pub passwords: Vec<Vec<u8>>,
+    /// `ssl_stapling_file`.
+    pub stapling_file: Option<String>,
+    /// `ssl_session_tickets`, with the keys to use.
+    pub tickets: Option<Arc<TicketKeys>>,
+    pub session_cache: Option<SessionCache>,
+    pub session_timeout: Duration,
+    pub verify: VerifyMode,
+    pub verify_depth: usize,
+    /// `ssl_client_certificate`: trusted, and its names are sent to clients.
+    pub client_certificate: Option<String>,
+    /// `ssl_trusted_certificate`: trusted without being named to clients.
+    pub trusted_certificate: Option<String>,
+    pub crl: Option<String>,
+    /// `ssl_early_data`.
+    pub early_data: bool,
+    /// Protocols for ALPN, the preferred first. Empty: no ALPN.
+    pub alpn: Vec<Vec<u8>>,
+}
+
+impl Default for ServerTls {
+    fn default() -> Self {
+        ServerTls {
+            session_label: "HTTP",
+            protocols: vec![Protocol::TlsV1_2, Protocol::TlsV1_3],
+            ciphers: "HIGH:!aNULL:!MD5".to_owned(),
+            ciphersuites: None,
+            curves: "auto".to_owned(),
+            prefer_server_ciphers: false,
+            certificates: Vec::new(),
+            passwords: Vec::new(),
+            stapling_file: None,
+            tickets: None,
+            session_cache: None,
+            session_timeout: Duration::from_secs(300),
+            verify: VerifyMode::Off,
+            verify_depth: 1,
+            client_certificate: None,
+            trusted_certificate: None,
+            crl: None,
+            early_data: false,
+            alpn: Vec::new(),
+        }
+    }
+}
+
+/// A virtual server ready for handshakes.
+#[derive(Debug)]
+pub struct Server {
+    pub(super) config: Arc<ServerConfig>,
+    pub(super) verify: Option<Arc<PathVerifier>>,
+    /// What the configuration asks for and this program lacks; worth a warning.
+    pub warnings: Vec<String>,
+}
+
+/// The ticket buffer nginx gives OpenSSL for early data, `NGX_SSL_BUFSIZE`.
+const MAX_EARLY_DATA: u32 = 16384;
+
+// === impl Server ===
+
+impl Server {
+    /// Loads everything the settings name. Call it as root: keys may be readable by root alone.
+    pub fn new(settings: &ServerTls) -> Result<Arc<Self>, Error> {
+        let mut warnings = Vec::new();
+        let provider = provider(
+            &settings.ciphers,
+            settings.ciphersuites.as_deref(),
+            &settings.curves,
+            &settings.protocols,
+            &mut warnings,
+        )?;
+        let (versions, lacking) = ciphers::protocols(&settings.protocols)?;
+        warnings.extend(lacking.iter().map(|p| format!("protocol \"{}\" is not supported", p.name())));
+
+        let certificates = Certificates::load(settings)?;
+        let client = ClientCertificates::load(settings, &provider)?;
+        let context = context(settings, &certificates, client.as_ref());
+        let verify = client.as_ref().map(|c| Arc::clone(&c.path));
+
+        let builder = ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&versions)
+            .map_err(|e| Error::Library(e.to_string()))?;
+        let builder = match client {
+            Some(client) => builder.with_client_cert_verifier(Arc::new(client)),
+            None => builder.with_no_client_auth(),
+        };
+        let mut config = builder.with_cert_resolver(Arc::new(certificates));
+        config.ignore_client_order = settings.prefer_server_ciphers;
+        config.alpn_protocols = settings.alpn.clone();
+        config.send_tls13_tickets = 2;
+        if let Some(keys) = &settings.tickets {
+            config.ticketer = keys.tickets(context, settings.session_timeout);
+        }
+        config.session_storage = match &settings.session_cache {
+            Some(cache) => cache.for_server(context, settings.session_timeout),
+            None => Arc::new(NoServerSessionStorage {}),
+        };
+        if settings.early_data {
+            // rustls takes early data only with sessions it can take out of a cache, so that none is replayed.
+            config.max_early_data_size = MAX_EARLY_DATA;
+        }
+        Ok(Arc::new(Server { config: Arc::new(config), verify, warnings }))
+    }
+
+    /// The verdict on a client's certificates, the leaf first.
+    pub(super) fn verify_client(&self, chain: &[CertificateDer<'_>]) -> Option<Result<(), VerifyError>> {
+        let now = i64::try_from(UnixTime::now().as_secs()).unwrap_or(i64::MAX);
+        self.verify.as_ref().map(|path| path.verify(chain, now))
+    }
+}
+
+/// A crypto provider with the suites and groups of the settings only.
+pub(super) fn provider(
+    list: &str,
+    ciphersuites: Option<&str>,
+    curves: &str,
+    protocols: &[Protocol],
+    warnings: &mut Vec<String>,
+) -> Result<Arc<CryptoProvider>, Error> {
+    let lacking = |kind: &str, name: &str| format!("{kind} \"{name}\" is not supported");
+    let tls12 = ciphers::ciphers(list)?;
+    // A class such as HIGH asks for nothing in particular: only what is named is missed.
+    let named: Vec<&str> = list.split([':', ' ', ',', ';']).collect();
+    warnings.extend(tls12.lacking.iter().filter(|n| named.contains(n)).map(|n| lacking("cipher", n)));
+    warnings.extend(tls12.unknown.iter().map(|n| lacking("cipher", n)));
+    if tls12.tls12.is_empty() && !protocols.contains(&Protocol::TlsV1_3) {
+        return Err(Error::NoUsableCiphers { list: list.to_owned() });
+    }
+    let mut suites: Vec<SupportedCipherSuite> = match ciphersuites {
+        None => ciphers::default_ciphersuites(),
+        Some(value) => {
+            let (found, missing) = ciphers::ciphersuites(value)?;
+            warnings.extend(missing.iter().map(|n| lacking("cipher", n)));
+            found
+        }
+    };
+    suites.extend(tls12.tls12);
+    let groups = groups::groups(curves)?;
+    warnings.extend(groups.lacking.iter().map(|n| lacking("curve", n)));
+    Ok(Arc::new(CryptoProvider {
+        cipher_suites: suites,
+        kx_groups: groups.groups,
+        ..rustls::crypto::aws_lc_rs::default_provider()
+    }))
+}
+
+/// Digest of what makes a virtual server's sessions its own: as nginx, the label, the certificates and the client CAs;
+/// the way clients are verified as well.
+fn context(settings: &ServerTls, certs: &Certificates, client: Option<&ClientCertificates>) -> Context {
+    let mut hash = digest::Context::new(&digest::SHA256);
+    let mut add = |part: &[u8]| {
+        hash.update(&(part.len() as u64).to_be_bytes());
+        hash.update(part);
+    };
+    add(settings.session_label.as_bytes());
+    add(&[settings.verify as u8]);
+    for key in &certs.keys {
+        add(key.cert.first().map(|c| c.as_ref()).unwrap_or_default());
+    }
+    for name in client.map(|c| c.hints.as_slice()).unwrap_or_default() {
+        add(name.as_ref());
+    }
+    let mut out = [0; 32];
+    out.copy_from_slice(hash.finish().as_ref());
+    out
+}
+
+/// The certificates of a server, of which a client gets the first it can check.
+#[derive(Debug)]
+struct Certificates {
+    keys: Vec<Arc<CertifiedKey>>,
+}
+
+// === impl Certificates ===
+
+impl Certificates {
+    fn load(settings: &ServerTls) -> Result<Self, Error> {
+        let staple = settings.stapling_file.as_deref().map(keys::ocsp_response).transpose()?;
+        let mut loaded: Vec<Arc<CertifiedKey>> = Vec::new();
+        for pair in &settings.certificates {
+            let mut key = keys::certified_key(&pair.certificate, &pair.key, &settings.passwords)?;
+            key.ocsp.clone_from(&staple);
+            // OpenSSL has one place for a kind of key: the last of a kind wins.
+            let kind = key.key.algorithm();
+            match loaded.iter_mut().find(|k| k.key.algorithm() == kind) {
+                Some(place) => *place = Arc::new(key),
+                None => loaded.push(Arc::new(key)),
+            }
+        }
+        // Among kinds that a client knows, OpenSSL takes the client's first; without a wish ECDSA is cheaper.
+        loaded.sort_by_key(|k| k.key.algorithm() == SignatureAlgorithm::RSA);
+        Ok(Certificates { keys: loaded })
+    }
+}
+
+impl ResolvesServerCert for Certificates {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        if let [only] = self.keys.as_slice() {
+            return Some(Arc::clone(only));
+        }
+        let by_scheme = hello.signature_schemes().iter().find_map(|scheme| {
+            self.keys.iter().find(|k| k.key.choose_scheme(std::slice::from_ref(scheme)).is_some())
+        });
+        by_scheme.or(self.keys.first()).cloned()
+    }
+}
+
+/// Asks clients for certificates and lets every one pass that proves its key: the verdict on its path is found
+/// after the handshake, for the request to be answered by it.
+#[derive(Debug)]
+struct ClientCertificates {
+    path: Arc<PathVerifier>,
+    hints: Vec<DistinguishedName>,
+    provider: Arc<CryptoProvider>,
+}
+
+// === impl ClientCertificates ===
+
+impl ClientCertificates {
+    fn load(settings: &ServerTls, provider: &Arc<CryptoProvider>) -> Result<Option<Self>, Error> {
+        let load = |name: &Option<String>| match name.as_deref() {
+            Some(name) if !name.is_empty() => keys::certificates(name),
+            _ => Ok(Vec::new()),
+        };
+        // Bad files are errors even when nobody is verified.
+        let mut store = load(&settings.client_certificate)?;
+        let mut hints: Vec<DistinguishedName> = Vec::new();
+        let mut seen = Vec::new();
+        for der in &store {
+            if let Ok((_, cert)) = X509Certificate::from_der(der) {
+                let name = dn::canonical(cert.subject());
+                if !seen.contains(&name) {
+                    seen.push(name);
+                    hints.push(DistinguishedName::from(cert.subject().as_raw().to_vec()));
+                }
+            }
+        }
+        store.extend(load(&settings.trusted_certificate)?);
+        let crls = settings.crl.as_deref().map(keys::crls).transpose()?.unwrap_or_default();
+        if settings.verify == VerifyMode::Off {
+            return Ok(None);
+        }
+        let path = PathVerifier::new(store, crls, settings.verify_depth, Purpose::Client, provider);
+        Ok(Some(ClientCertificates { path, hints, provider: Arc::clone(provider) }))
+    }
+}
+
+impl ClientCertVerifier for ClientCertificates {
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &self.hints
+    }
+
+    fn verify_client_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        handshake_signature::tls12(&self.provider, message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        handshake_signature::tls13(&self.provider, message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,240 @@
+//! TLS connections, accepted and opened, as byte streams.
+
+use super::client::{Connector, rustls_name};
+use super::failure::HandshakeError;
+use super::info::{Offered, TlsInfo};
+use super::server::Server;
+use aws_lc_rs::rand;
+use rustls::server::{Acceptor, ClientHello};
+use rustls::{CommonState, HandshakeKind, ProtocolVersion, SignatureScheme};
+use std::io::{self, IoSlice, Read};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio_rustls::{LazyConfigAcceptor, TlsConnector, client, server};
+
+/// What to do with a client that asked for a name.
+#[derive(Debug, Clone)]
+pub enum Choice {
+    Serve(Arc<Server>),
+    /// `ssl_reject_handshake`.
+    Reject,
+}
+
+/// A TLS connection over any byte stream. `poll_shutdown` says close_notify first; a peer's end of stream is an end
+/// with or without its close_notify, as under nginx.
+pub struct TlsStream<IO> {
+    side: Side<IO>,
+    info: Arc<TlsInfo>,
+    /// Early data of a client has not all been read.
+    early: bool,
+}
+
+/// Boxed: a task that waits should not carry the state of TLS in its own frame.
+enum Side<IO> {
+    Server(Box<server::TlsStream<IO>>),
+    Client(Box<client::TlsStream<IO>>),
+}
+
+/// fatal, unrecognized_name (RFC 6066 section 3).
+const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
+
+/// Takes a client through the handshake; `choose` picks the server by the name the client asks for.
+pub async fn accept<IO>(
+    io: IO,
+    choose: impl FnOnce(Option<&str>) -> Choice,
+) -> Result<TlsStream<IO>, HandshakeError>
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    let start = LazyConfigAcceptor::new(Acceptor::default(), io).await.map_err(HandshakeError::from_io)?;
+    let hello = start.client_hello();
+    let server = match choose(hello.server_name()) {
+        Choice::Serve(server) => server,
+        Choice::Reject => {
+            let mut io = start.io;
+            // The client may be gone already: there is nothing more to say to it.
+            let _ = io.write_all(&UNRECOGNIZED_NAME).await;
+            let _ = io.flush().await;
+            return Err(HandshakeError::Rejected);
+        }
+    };
+    let server_name = hello.server_name().map(Box::from);
+    let offered = offered(&hello);
+    let key = server.config.cert_resolver.resolve(start.client_hello());
+
+    let mut session_id = [0; 32];
+    // Only a label: without randomness it stays empty, and the handshake will fail anyway.
+    let _ = rand::fill(&mut session_id);
+    let accept = start
+        .into_stream_with(Arc::clone(&server.config), |session| session.set_resumption_data(&session_id));
+    let mut stream = Box::new(accept.await.map_err(HandshakeError::from_io)?);
+
+    let (_, session) = stream.get_mut();
+    let early = session.early_data().is_some();
+    let mut info = common(session);
+    if let Some(id) = session.received_resumption_data().and_then(|d| d.try_into().ok()) {
+        session_id = id;
+    }
+    if !info.reused {
+        let schemes = signing_schemes(&offered, info.version);
+        info.scheme = key.and_then(|k| k.key.choose_scheme(&schemes)).map(|signer| signer.scheme());
+    }
+    info.verdict = session.peer_certificates().and_then(|chain| server.verify_client(chain));
+    info.session_id = session_id;
+    info.server_name = server_name;
+    info.offered = offered;
+    Ok(TlsStream { side: Side::Server(stream), info: Arc::new(info), early })
+}
+
+impl Connector {
+    /// Takes an upstream through the handshake. `name` is what its certificate has to be for, and what is sent to it
+    /// when the settings say so.
+    pub async fn connect<IO>(&self, io: IO, name: &str) -> Result<TlsStream<IO>, HandshakeError>
+    where
+        IO: AsyncRead + AsyncWrite + Unpin,
+    {
+        let connector = TlsConnector::from(Arc::clone(&self.config));
+        let stream = connector.connect(rustls_name(name), io).await.map_err(HandshakeError::from_io)?;
+        let stream = Box::new(stream);
+        let (_, session) = stream.get_ref();
+        self.check_name(session.peer_certificates(), name).map_err(HandshakeError::Upstream)?;
+        let info = common(session);
+        Ok(TlsStream { side: Side::Client(stream), info: Arc::new(info), early: false })
+    }
+}
+
+fn offered(hello: &ClientHello<'_>) -> Offered {
+    Offered {
+        ciphers: hello.cipher_suites().iter().map(|c| u16::from(*c)).collect(),
+        curves: hello.named_groups().unwrap_or_default().iter().map(|g| u16::from(*g)).collect(),
+        schemes: hello.signature_schemes().iter().map(|s| u16::from(*s)).collect(),
+    }
+}
+
+/// TLSv1.3 has no PKCS#1 and no SHA-1 in handshakes (RFC 8446 section 4.2.3).
+fn signing_schemes(offered: &Offered, version: Option<ProtocolVersion>) -> Vec<SignatureScheme> {
+    let old = |code: u16| code & 0xff == 1 || code >> 8 == 2;
+    let codes = offered.schemes.iter().copied();
+    codes
+        .filter(|c| version != Some(ProtocolVersion::TLSv1_3) || !old(*c))
+        .map(SignatureScheme::from)
+        .collect()
+}
+
+fn common(state: &CommonState) -> TlsInfo {
+    TlsInfo {
+        version: state.protocol_version(),
+        suite: state.negotiated_cipher_suite().map(|s| s.suite()),
+        group: state.negotiated_key_exchange_group().map(|g| g.name()),
+        scheme: None,
+        offered: Offered::default(),
+        server_name: None,
+        reused: state.handshake_kind() == Some(HandshakeKind::Resumed),
+        session_id: [0; 32],
+        alpn: state.alpn_protocol().map(Box::from),
+        certificate: state.peer_certificates().and_then(<[_]>::first).map(|c| c.clone().into_owned()),
+        verdict: None,
+    }
+}
+
+// === impl TlsStream ===
+
+impl<IO> TlsStream<IO> {
+    /// What the handshake came to; it outlives the stream.
+    pub fn info(&self) -> &Arc<TlsInfo> {
+        &self.info
+    }
+
+    /// The stream underneath.
+    pub fn io(&self) -> &IO {
+        match &self.side {
+            Side::Server(s) => s.get_ref().0,
+            Side::Client(s) => s.get_ref().0,
+        }
+    }
+
+    /// The stream underneath; bytes written to it directly are not part of the TLS connection.
+    pub fn io_mut(&mut self) -> &mut IO {
+        match &mut self.side {
+            Side::Server(s) => s.get_mut().0,
+            Side::Client(s) => s.get_mut().0,
+        }
+    }
+
+    fn read_early(&mut self, buf: &mut ReadBuf<'_>) -> io::Result<bool> {
+        if let Side::Server(s) = &mut self.side
+            && let Some(mut data) = s.get_mut().1.early_data()
+        {
+            let n = data.read(buf.initialize_unfilled())?;
+            buf.advance(n);
+            return Ok(n > 0);
+        }
+        Ok(false)
+    }
+}
+
+impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for TlsStream<IO> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if buf.remaining() == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        if self.early {
+            if self.read_early(buf)? {
+                return Poll::Ready(Ok(()));
+            }
+            self.early = false;
+        }
+        let read = match &mut self.side {
+            Side::Server(s) => Pin::new(s.as_mut()).poll_read(cx, buf),
+            Side::Client(s) => Pin::new(s.as_mut()).poll_read(cx, buf),
+        };
+        match read {
+            Poll::Ready(Err(e)) if e.kind() == io::ErrorKind::UnexpectedEof => Poll::Ready(Ok(())),
+            other => other,
+        }
+    }
+}
+
+impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TlsStream<IO> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut self.side {
+            Side::Server(s) => Pin::new(s.as_mut()).poll_write(cx, buf),
+            Side::Client(s) => Pin::new(s.as_mut()).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.side {
+            Side::Server(s) => Pin::new(s.as_mut()).poll_write_vectored(cx, bufs),
+            Side::Client(s) => Pin::new(s.as_mut()).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.side {
+            Side::Server(s) => Pin::new(s.as_mut()).poll_flush(cx),
+            Side::Client(s) => Pin::new(s.as_mut()).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.side {
+            Side::Server(s) => Pin::new(s.as_mut()).poll_shutdown(cx),
+            Side::Client(s) => Pin::new(s.as_mut()).poll_shutdown(cx),
+        }
+    }
+}

@@ -7,6 +7,7 @@ pub mod grammar;
 pub mod set;
 pub mod setting;
 pub mod units;
+pub mod url;
 
 pub use build::{Build, Setter};
 pub use fault::{Fault, Outcome};

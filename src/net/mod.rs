@@ -8,6 +8,7 @@ pub mod fd;
 pub mod io;
 pub mod listen;
 pub mod proxy_protocol;
+pub mod resolve;
 pub mod splice;
 
 pub use addr::Address;

@@ -1,15 +1,21 @@
 //! What is known while the configuration is read, and how a directive finds its setter.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::fmt::Display;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use super::core::CoreBuild;
 use super::grammar::{self, Context, Row, Support};
+use super::listen::Side;
+use super::load::Options;
 use super::{Fault, Outcome};
+use crate::http::Http;
 use crate::http::conf::HttpBuild;
-use crate::log::Level;
-use crate::process::Core;
+use crate::log::{Level, OpenFiles};
+use crate::stream::Stream;
 use crate::stream::conf::StreamBuild;
 use crate::syntax::{Directive, Item, Items};
 
@@ -32,19 +38,61 @@ pub struct Build {
     pub conf_prefix: PathBuf,
     /// `nginx -t`, `-T`: nothing will be served.
     pub testing: bool,
-    /// The main context.
-    pub core: Core,
+    /// The main and events contexts.
+    pub core: CoreBuild,
     /// The http block.
     pub http: HttpBuild,
     /// The stream block.
     pub stream: StreamBuild,
-    /// Whether an `events` block was seen.
-    pub events_seen: bool,
+    /// The http block, once it is closed.
+    pub http_ready: Option<Http>,
+    /// The stream block, once it is closed.
+    pub stream_ready: Option<Stream>,
+    /// The blocks that were begun, in order.
+    pub sides: Vec<Side>,
+    /// Log files, to be opened once all is known to be right.
+    pub files: OpenFiles,
+    /// Directories to make, each once.
+    pub directories: Vec<PathBuf>,
+    /// Where messages go when no `error_log` names a file; none is standard error.
+    pub default_error_log: Option<PathBuf>,
+    /// Where the configuration names no `pid`.
+    pub default_pid: PathBuf,
+    /// ` in FILE:LINE` of the end of the block that is being closed: the position of warnings while blocks are merged.
+    pub here: String,
     /// Warnings and notices in the order they arose.
     pub messages: Vec<(Level, String)>,
 }
 
 impl Build {
+    /// Nothing read yet.
+    pub fn new(options: &Options<'_>) -> Build {
+        Build {
+            prefix: options.prefix.clone(),
+            conf_prefix: options.conf_prefix.clone(),
+            testing: options.testing,
+            core: CoreBuild::default(),
+            http: HttpBuild::default(),
+            stream: StreamBuild::default(),
+            http_ready: None,
+            stream_ready: None,
+            sides: Vec::new(),
+            files: OpenFiles::new(),
+            directories: Vec::new(),
+            default_error_log: options.error_log.clone(),
+            default_pid: options.pid.clone(),
+            here: String::new(),
+            messages: Vec::new(),
+        }
+    }
+
+    /// A directory to make at start.
+    pub fn add_directory(&mut self, path: PathBuf) {
+        if !self.directories.contains(&path) {
+            self.directories.push(path);
+        }
+    }
+
     /// Notes a warning about a directive.
     pub fn warn(&mut self, at: impl Display, sentence: impl Display) {
         self.messages.push((Level::Warn, format!("{sentence}{at}")));
@@ -107,17 +155,22 @@ impl Build {
     fn name_missing_module(&mut self, d: &Directive<'_>, module: &str) {
         let name = String::from_utf8_lossy(d.name());
         let line = format!("\"{name}\" is a directive of {module}, which nxr does not have{}", d.at());
-        self.messages.push((Level::Notice, line));
+        self.messages.push((Level::Warn, line));
     }
 }
 
-fn join(base: &Path, path: &[u8]) -> PathBuf {
-    use std::os::unix::ffi::OsStrExt;
-    base.join(std::ffi::OsStr::from_bytes(path))
+/// Bytes as a path; what follows a zero byte is left out, as where nginx hands a path to the system.
+pub fn path(bytes: &[u8]) -> PathBuf {
+    let bytes = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
+    PathBuf::from(OsStr::from_bytes(bytes))
+}
+
+fn join(base: &Path, bytes: &[u8]) -> PathBuf {
+    base.join(path(bytes))
 }
 
 /// All modules' commands.
-fn commands() -> impl Iterator<Item = &'static Commands> {
+pub(super) fn commands() -> impl Iterator<Item = &'static Commands> {
     super::core::COMMANDS.iter().chain(crate::http::modules::COMMANDS).chain(crate::stream::modules::COMMANDS)
 }
 

@@ -4,8 +4,13 @@ pub mod build;
 pub mod core;
 pub mod fault;
 pub mod grammar;
+pub mod listen;
+pub mod load;
+pub mod names;
 pub mod set;
 pub mod setting;
+#[cfg(test)]
+mod support;
 pub mod units;
 pub mod url;
 

@@ -1,71 +1,44 @@
-//! `listen` in http: addresses, their servers, and which server a connection begins with.
+//! `listen` in http: addresses, their servers, and which server a connection begins with. What it shares with stream
+//! is in [`crate::conf::listen`].
 
-use std::net::SocketAddr;
+pub use crate::conf::listen::{Addr, Listens, Port};
 
-use super::Http;
-use super::names::Names;
+use super::names::ServerName;
+use super::{Http, Server};
+use crate::conf::listen::{Servers, Side};
 use crate::conf::{Build, Outcome};
-use crate::net::Address;
-use crate::net::listen::Listen;
+use crate::log::ErrorLog;
 use crate::syntax::Directive;
 
-/// One listening socket and the addresses it serves: a wildcard socket serves specific ones too.
-#[derive(Debug)]
-pub struct Port {
-    /// The socket to open.
-    pub listen: Listen,
-    /// Specific addresses behind a wildcard socket.
-    pub specific: Vec<(SocketAddr, Addr)>,
-    /// The socket's own address, where `specific` does not have it.
-    pub addr: Addr,
-}
-
-/// The servers of one address.
-#[derive(Debug, Default)]
-pub struct Addr {
-    /// `ssl`
-    pub ssl: bool,
-    /// `http2` as a parameter of `listen`.
-    pub http2: bool,
-    /// `proxy_protocol`
-    pub proxy_protocol: bool,
-    /// Index of the default server in [`Http::servers`].
-    pub default: usize,
-    /// Servers by name; empty where there is but one server.
-    pub names: Names,
-}
-
-impl Port {
-    /// The address a connection came to.
-    pub fn addr_of(&self, local: &Address) -> &Addr {
-        if let Address::Inet(local) = local {
-            for (addr, servers) in &self.specific {
-                if addr == local {
-                    return servers;
-                }
-            }
-        }
-        &self.addr
-    }
-}
-
-/// Addresses while the configuration is read.
-#[derive(Default)]
-pub struct Listens {}
-
-impl Listens {
-    /// Makes the ports of the addresses read.
-    pub fn resolve(self, _http: &mut Http, _cf: &mut Build) -> Outcome {
-        Ok(())
-    }
-}
-
 /// `listen`
-pub fn directive(_cf: &mut Build, _d: &Directive<'_>) -> Outcome {
-    Ok(())
+pub fn directive(cf: &mut Build, d: &Directive<'_>) -> Outcome {
+    let index = cf.http.server_index();
+    if let Some(server) = cf.http.server() {
+        server.listens = true;
+    }
+    cf.http.listens.directive(d, Side::Http, index, &mut cf.messages)
 }
 
 /// What a server without `listen` listens on: port 80, or 8000 for other users than root.
-pub fn default_address(_cf: &mut Build) -> Outcome {
+pub fn default_address(cf: &mut Build, d: &Directive<'_>) -> Outcome {
+    let index = cf.http.server_index();
+    cf.http.listens.default_address(index, d.end(), &mut cf.messages)
+}
+
+/// Makes the ports of the addresses read.
+pub fn resolve(listens: Listens, http: &mut Http, cf: &mut Build) -> Outcome {
+    http.ports = listens.resolve(&Known(&http.servers), &mut cf.messages)?;
     Ok(())
+}
+
+struct Known<'a>(&'a [Server]);
+
+impl Servers for Known<'_> {
+    fn names(&self, server: usize) -> &[ServerName] {
+        self.0.get(server).map_or(&[], |server| &server.names)
+    }
+
+    fn error_log(&self, server: usize) -> Option<ErrorLog> {
+        self.0.get(server).and_then(|server| (*server.root.conf.core.log).clone())
+    }
 }

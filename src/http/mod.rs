@@ -16,7 +16,6 @@ pub mod mime;
 #[macro_use]
 pub mod module;
 pub mod modules;
-pub mod names;
 pub mod output;
 mod output_impl;
 pub mod request;
@@ -25,6 +24,7 @@ pub mod variables;
 
 use std::sync::Arc;
 
+pub use crate::conf::names;
 use crate::upstream::Groups;
 use crate::value::Variables;
 use location::Location;

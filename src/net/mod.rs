@@ -5,6 +5,7 @@ pub mod buffer;
 pub mod clock;
 pub mod deadline;
 pub mod fd;
+pub mod host;
 pub mod io;
 pub mod listen;
 pub mod proxy_protocol;

@@ -1,10 +1,28 @@
 //! The stream engine.
 pub mod conf {
+    use crate::conf::{Build, Outcome};
+    use crate::syntax::Directive;
+
     /// x
     #[derive(Default)]
     pub struct StreamBuild {}
+
+    /// x
+    pub fn stream_block(_: &mut Build, _: &Directive<'_>) -> Outcome {
+        Ok(())
+    }
+
+    /// x
+    pub fn finish(_: &mut Build) -> Outcome<Option<super::Stream>> {
+        Ok(None)
+    }
 }
 pub mod modules {
     /// x
     pub static COMMANDS: &[crate::conf::build::Commands] = &[];
+}
+/// x
+pub struct Stream {
+    /// x
+    pub ports: Vec<crate::conf::listen::Port>,
 }

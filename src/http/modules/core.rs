@@ -14,7 +14,7 @@ use crate::http::mime::Types;
 use crate::http::module::Module;
 use crate::http::request::Request;
 use crate::http::{listen, variables};
-use crate::log::ErrorLogBuilder;
+use crate::log::{ErrorLog, ErrorLogBuilder};
 use crate::settings;
 use crate::syntax::Directive;
 use crate::value::{Builtin, Prefix, Template};
@@ -174,6 +174,8 @@ settings! {
         etag: bool = true,
         error_pages: Vec<Arc<ErrorPage>> = Vec::new(),
         error_log: ErrorLogBuilder = ErrorLogBuilder::default(),
+        /// What `error_log` comes to; none where only the main context has it, which is [`crate::log::main`].
+        log: Option<ErrorLog> = None,
         /// The location's handler redirects a URI that lacks the name's last slash.
         auto_redirect: bool = false,
     }
@@ -183,9 +185,12 @@ const KEEPALIVE_DISABLE: &[(&str, u32)] = &[("none", 1), ("msie6", 2), ("safari"
 
 impl Conf for LocConf {
     fn merge(&mut self, parent: &Self, cf: &mut Build) -> Outcome {
-        let auto_redirect = *self.auto_redirect;
+        let (auto_redirect, own_log) = (*self.auto_redirect, self.error_log.is_set());
         self.inherit(parent);
         self.auto_redirect.put(auto_redirect);
+        if own_log {
+            self.log.put(Some((*self.error_log).clone().build()));
+        }
         if !self.root.is_set() {
             // The default, which is relative: made absolute once, at the top.
             let path = path_bytes(cf.full_path(b"html"));

@@ -1,8 +1,8 @@
 //! `server_name`, and finding the server of a name: exact, then the longest wildcard, then regular expressions.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use crate::conf::{Build, Fault, Outcome};
+use super::{Build, Fault, Outcome};
 use crate::syntax::Directive;
 use crate::value::{Regex, Scope};
 
@@ -21,25 +21,52 @@ impl ServerName {
         ServerName { text: Vec::new(), regex: None }
     }
 
-    /// Reads one word of `server_name`.
-    pub fn parse(cf: &mut Build, d: &Directive<'_>, word: &[u8]) -> Outcome<ServerName> {
+    /// A name that needs no checks.
+    #[cfg(test)]
+    pub fn plain(text: &str) -> ServerName {
+        ServerName { text: text.into(), regex: None }
+    }
+
+    /// Reads one word of `server_name`; `compile` makes a regular expression (pattern, caseless).
+    pub fn parse(
+        cf: &mut Build,
+        d: &Directive<'_>,
+        word: &[u8],
+        compile: impl FnOnce(&mut Build, &[u8], bool) -> Outcome<Regex>,
+    ) -> Outcome<ServerName> {
         let shown = || String::from_utf8_lossy(word);
-        if word.first() == Some(&b'~') {
-            if word.len() == 1 {
-                return Err(Fault::here(format!("empty regex in server name \"{}\"", shown())));
-            }
-            let regex = cf.http.regex(&word[1..], true)?;
-            return Ok(ServerName { text: word.to_vec(), regex: Some(regex) });
-        }
-        let invalid = || Fault::here(format!("server name \"{}\" is invalid", shown()));
-        if word.starts_with(b".") && word.len() < 2 {
-            return Err(invalid());
+        let valid = match word {
+            [b'*', rest @ ..] => rest.len() >= 2 && rest[0] == b'.',
+            word => word != b".",
+        };
+        if !valid {
+            return Err(Fault::here(format!("server name \"{}\" is invalid", shown())));
         }
         if memchr::memchr(b'/', word).is_some() {
             cf.warn(d.at(), format!("server name \"{}\" has suspicious symbols", shown()));
         }
-        let text = if word == b"$hostname" { hostname() } else { word.to_ascii_lowercase() };
+        if let Some(pattern) = word.strip_prefix(b"~") {
+            if pattern.is_empty() {
+                return Err(Fault::here(format!("empty regex in server name \"{}\"", shown())));
+            }
+            // Hosts are lower-case, which only matters to patterns that have upper-case letters.
+            let caseless = pattern.iter().any(u8::is_ascii_uppercase);
+            let regex = compile(cf, pattern, caseless)?;
+            return Ok(ServerName { text: word.to_vec(), regex: Some(regex) });
+        }
+        let is_hostname = word.eq_ignore_ascii_case(b"$hostname");
+        let text = if is_hostname { hostname() } else { word.to_ascii_lowercase() };
         Ok(ServerName { text, regex: None })
+    }
+
+    /// Whether it is a regular expression.
+    pub fn is_regex(&self) -> bool {
+        self.regex.is_some()
+    }
+
+    /// Whether it is a regular expression with groups, which a request captures from its host.
+    pub fn captures(&self) -> bool {
+        self.regex.as_ref().is_some_and(|regex| regex.groups() > 0)
     }
 
     /// As `$server_name` and the log show it.
@@ -71,6 +98,8 @@ pub struct Names {
     tails: HashMap<Box<[u8]>, usize>,
     /// Server and index of the name in it.
     regexes: Vec<(usize, usize)>,
+    /// Names that count as taken but lead nowhere: `example.com` of a `.example.com` that came second.
+    taken: HashSet<Box<[u8]>>,
 }
 
 /// Why a name was not taken.
@@ -78,7 +107,7 @@ pub struct Names {
 pub enum NotAdded {
     /// The address has it already.
     Conflict,
-    /// A wildcard in the middle, or alone.
+    /// A wildcard in the middle, or alone, or an empty label.
     Invalid,
 }
 
@@ -90,34 +119,31 @@ impl Names {
             return Ok(());
         }
         let text = &name.text[..];
-        if let Some(rest) = text.strip_prefix(b"*") {
-            return match rest {
-                [b'.', tail @ ..] if !tail.is_empty() && !tail.contains(&b'*') => {
-                    put(&mut self.heads, rest, server)
-                }
-                _ => Err(NotAdded::Invalid),
-            };
-        }
-        if text.starts_with(b".") {
-            if text.contains(&b'*') {
-                return Err(NotAdded::Invalid);
-            }
-            // ".example.com" is the name itself and everything below it.
-            let below = put(&mut self.heads, text, server);
-            return put(&mut self.exact, &text[1..], server).and(below);
-        }
-        if let Some(rest) = text.strip_suffix(b"*") {
-            return match rest {
-                [head @ .., b'.'] if !head.is_empty() && !head.contains(&b'*') => {
-                    put(&mut self.tails, rest, server)
-                }
-                _ => Err(NotAdded::Invalid),
-            };
-        }
-        if text.contains(&b'*') {
+        let stars = text.iter().filter(|byte| **byte == b'*').count();
+        if stars > 1 || text.contains(&0) || memchr::memmem::find(text, b"..").is_some() {
             return Err(NotAdded::Invalid);
         }
-        put(&mut self.exact, text, server)
+        match text {
+            [b'.', rest @ ..] if !rest.is_empty() => {
+                if self.has_exact(rest) {
+                    return Err(NotAdded::Conflict);
+                }
+                if put(&mut self.heads, text, server).is_err() {
+                    self.taken.insert(rest.into());
+                    return Err(NotAdded::Conflict);
+                }
+                put(&mut self.exact, rest, server)
+            }
+            [b'*', b'.', _, ..] => put(&mut self.heads, &text[1..], server),
+            [_, .., b'.', b'*'] => put(&mut self.tails, &text[..text.len() - 1], server),
+            _ if stars > 0 => Err(NotAdded::Invalid),
+            _ if self.has_exact(text) => Err(NotAdded::Conflict),
+            _ => put(&mut self.exact, text, server),
+        }
+    }
+
+    fn has_exact(&self, name: &[u8]) -> bool {
+        self.exact.contains_key(name) || self.taken.contains(name)
     }
 
     /// Whether any name needs looking up at all.
@@ -192,15 +218,20 @@ mod tests {
         {
             n.add(&name(t), i, 0).unwrap();
         }
-        let find = |host: &str| n.find(host.as_bytes(), &Scope::default(), |_| &[]);
-        assert_eq!(find("www.example.com"), Some(1));
-        assert_eq!(find("x.example.com"), Some(0));
-        assert_eq!(find("x.a.example.com"), Some(2));
-        assert_eq!(find("www.example.net"), Some(3));
-        assert_eq!(find("org.test"), Some(4));
-        assert_eq!(find("a.b.org.test"), Some(4));
-        assert_eq!(find("example.com"), None);
+        let find = |n: &Names, host: &str| n.find(host.as_bytes(), &Scope::default(), |_| &[]);
+        assert_eq!(find(&n, "www.example.com"), Some(1));
+        assert_eq!(find(&n, "x.example.com"), Some(0));
+        assert_eq!(find(&n, "x.a.example.com"), Some(2));
+        assert_eq!(find(&n, "www.example.net"), Some(3));
+        assert_eq!(find(&n, "org.test"), Some(4));
+        assert_eq!(find(&n, "a.b.org.test"), Some(4));
+        assert_eq!(find(&n, "example.com"), None);
         assert_eq!(n.add(&name("www.example.com"), 9, 0), Err(NotAdded::Conflict));
-        assert_eq!(n.add(&name("www.*.com"), 9, 0), Err(NotAdded::Invalid));
+        for invalid in ["www.*.com", "a..b", "*.a.*", "a*"] {
+            assert_eq!(n.add(&name(invalid), 9, 0), Err(NotAdded::Invalid), "{invalid}");
+        }
+        assert_eq!(n.add(&name(".example.com"), 9, 0), Err(NotAdded::Conflict));
+        assert_eq!(find(&n, "example.com"), None);
+        assert_eq!(n.add(&name("example.com"), 9, 0), Err(NotAdded::Conflict));
     }
 }

@@ -1,0 +1,150 @@
+//! From files to [`Ir`]: reads the text of `-g` and the configuration, sets everything, and makes the checks that
+//! nginx makes once it is read.
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+use super::core;
+use super::grammar::Context;
+use super::listen::{Port, Side};
+use super::{Build, Outcome};
+use crate::http::Http;
+use crate::log::{Level, OpenFiles};
+use crate::net::listen::Listen;
+use crate::process::Core;
+use crate::stream::Stream;
+use crate::syntax::{self, LoadOptions, Tree};
+
+/// What to read, and what nginx has compiled in or from its command line. All paths are whole.
+#[derive(Clone, Debug)]
+pub struct Options<'a> {
+    /// `-c`
+    pub conf_file: PathBuf,
+    /// Relative paths of included files, keys and the like start here.
+    pub conf_prefix: PathBuf,
+    /// Relative paths of logs, the pid file and the like start here.
+    pub prefix: PathBuf,
+    /// `-g`: directives in front of the file's.
+    pub parameters: Option<&'a str>,
+    /// `-t`
+    pub testing: bool,
+    /// Where messages go when no `error_log` names a file; none is standard error.
+    pub error_log: Option<PathBuf>,
+    /// Where the configuration names no `pid`.
+    pub pid: PathBuf,
+}
+
+/// What is to be told, in this order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Message {
+    /// A line of the error log, position included.
+    Log(Level, String),
+    /// The files were read without error; `-t` says `syntax is ok` here.
+    SyntaxIsOk,
+}
+
+/// A configuration, complete: nothing of it can be found invalid later.
+pub struct Ir {
+    /// Settings of processes.
+    pub core: Core,
+    /// The http block.
+    pub http: Option<Http>,
+    /// The stream block.
+    pub stream: Option<Stream>,
+    /// Log files, to be opened.
+    pub files: OpenFiles,
+    /// Directories to make.
+    pub directories: Vec<PathBuf>,
+    /// Sockets to open, in nginx's order, and whose each is: the index into its side's ports.
+    pub sockets: Vec<Socket>,
+    /// The files read, in order, each once, for `-T`.
+    pub sources: Vec<(PathBuf, Vec<u8>)>,
+}
+
+/// A socket to open and whom its connections are for.
+#[derive(Clone, Debug)]
+pub struct Socket {
+    pub listen: Listen,
+    pub side: Side,
+    /// Index into the ports of the side.
+    pub port: usize,
+}
+
+/// Reads and checks a configuration. Nothing is printed: messages are left in `messages`, where the last one says
+/// why, if it is not usable.
+pub fn load(options: &Options<'_>, messages: &mut Vec<Message>) -> Result<Ir, NotLoaded> {
+    let mut cf = Build::new(options);
+    let made = read(options, &mut cf, messages);
+    if let Err(fault) = &made {
+        cf.messages.push((Level::Emerg, fault.text(b"", "")));
+    }
+    drain(&mut cf, messages);
+    made.map_err(|_| NotLoaded)
+}
+
+/// The configuration is not usable; why is the last message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotLoaded;
+
+fn read(options: &Options<'_>, cf: &mut Build, messages: &mut Vec<Message>) -> Outcome<Ir> {
+    let mut prefix = options.conf_prefix.as_os_str().as_bytes().to_vec();
+    if !prefix.is_empty() && !prefix.ends_with(b"/") {
+        prefix.push(b'/');
+    }
+    let how = LoadOptions::new(prefix);
+    let mut sources = Vec::new();
+    if let Some(parameters) = options.parameters {
+        walk(cf, &syntax::parse_str(parameters.as_bytes(), &how), &mut sources)?;
+    }
+    walk(cf, &syntax::load(&options.conf_file, &how), &mut sources)?;
+    drain(cf, messages);
+    messages.push(Message::SyntaxIsOk);
+
+    let (http, stream) = (cf.http_ready.take(), cf.stream_ready.take());
+    let mut sockets = Vec::new();
+    for side in &cf.sides {
+        let ports: &[Port] = match side {
+            Side::Http => http.as_ref().map_or(&[], |http| &http.ports),
+            Side::Stream => stream.as_ref().map_or(&[], |stream| &stream.ports),
+        };
+        sockets.extend(
+            ports.iter().enumerate().map(|(index, port)| (*side, index, port.logs_to_main, &port.listen)),
+        );
+    }
+    let core = core::finish(cf, sockets.len())?;
+    let sockets = sockets
+        .into_iter()
+        .map(|(side, port, logs_to_main, listen)| {
+            let mut listen = listen.clone();
+            if logs_to_main {
+                listen.log = core.error_log.clone();
+            }
+            Socket { listen, side, port }
+        })
+        .collect();
+    Ok(Ir {
+        core,
+        http,
+        stream,
+        files: cf.files.clone(),
+        directories: std::mem::take(&mut cf.directories),
+        sockets,
+        sources,
+    })
+}
+
+fn walk(cf: &mut Build, tree: &Tree, sources: &mut Vec<(PathBuf, Vec<u8>)>) -> Outcome {
+    sources.extend(tree.files().map(|(name, text)| (super::build::path(name), text.to_vec())));
+    cf.items(tree.items(), Context::MAIN)
+}
+
+fn drain(cf: &mut Build, messages: &mut Vec<Message>) {
+    messages.extend(cf.messages.drain(..).map(|(level, text)| Message::Log(level, text)));
+}
+
+impl Ir {
+    /// The sockets to open, for [`crate::net::listen::open`].
+    pub fn listens(&self) -> Vec<Listen> {
+        self.sockets.iter().map(|socket| socket.listen.clone()).collect()
+    }
+}

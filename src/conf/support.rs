@@ -1,0 +1,65 @@
+//! That `grammar/directives.tsv` says of each directive what the code does with it.
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use super::build::{commands, setter};
+use super::grammar::{self, Row, Support};
+
+/// What is handled by the tree itself.
+fn is_built_in(row: &Row) -> bool {
+    row.module == "ngx_conf"
+}
+
+/// A row is `supported` when some module has a setter for it, `accepted:REASON` when it has no effect (then a setter
+/// may check its arguments), and `no` otherwise.
+///
+/// With NXR_WRITE_SUPPORT=1 in the environment the test corrects the last column of the table by the setters there
+/// are; rows that say `accepted:` are left alone. Build and test again afterwards: the table is part of the library.
+#[test]
+fn the_table_says_what_there_is() {
+    let wrong: Vec<&Row> = grammar::all()
+        .filter(|row| {
+            let has = is_built_in(row) || setter(row).is_some();
+            match row.support {
+                Support::Supported => !has,
+                Support::Accepted(_) => false,
+                Support::No => has,
+            }
+        })
+        .collect();
+    if std::env::var_os("NXR_WRITE_SUPPORT").is_some() {
+        return rewrite();
+    }
+    let wrong: Vec<String> = wrong.iter().map(|row| format!("{} {}", row.module, row.name)).collect();
+    assert!(wrong.is_empty(), "run with NXR_WRITE_SUPPORT=1: {wrong:?}");
+}
+
+#[test]
+fn every_setter_has_a_row() {
+    let rows: HashSet<(&str, &str)> = grammar::all().map(|row| (row.module, row.name)).collect();
+    for module in commands() {
+        for (name, _) in module.setters {
+            assert!(rows.contains(&(module.module, *name)), "{} {name}", module.module);
+        }
+    }
+}
+
+fn rewrite() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("grammar/directives.tsv");
+    let table = std::fs::read_to_string(&path).unwrap();
+    let mut lines = table.lines();
+    let mut out = format!("{}\n", lines.next().unwrap());
+    for line in lines {
+        let (rest, support) = line.rsplit_once('\t').unwrap();
+        let fields: Vec<&str> = rest.split('\t').collect();
+        let row = grammar::rows(fields[1].as_bytes()).iter().find(|row| row.module == fields[0]).unwrap();
+        let support = match support {
+            accepted if accepted.starts_with("accepted:") => accepted,
+            _ if is_built_in(row) || setter(row).is_some() => "supported",
+            _ => "no",
+        };
+        out += &format!("{rest}\t{support}\n");
+    }
+    std::fs::write(path, out).unwrap();
+}

@@ -2,6 +2,7 @@
 
 pub mod addr;
 pub mod buffer;
+pub mod cidr;
 pub mod clock;
 pub mod deadline;
 pub mod fd;

@@ -3,14 +3,22 @@
 //! A [`Template`] is made while the configuration is read and evaluated against a [`Context`]: an http request or a
 //! stream session. This room knows neither; each brings its own table of variables.
 
+pub mod entries;
+pub mod geo;
+pub mod map;
+mod ranges;
 mod regex;
 mod scope;
+pub mod split_clients;
 mod template;
+#[cfg(test)]
+mod testing;
+pub mod texts;
 mod variables;
 
 pub use regex::Regex;
 pub use scope::{Scope, Slot};
-pub use template::{Template, TemplatePart};
+pub use template::{Part, Template, TemplatePart};
 pub use variables::{Builtin, Flags, Get, Prefix, Variables, VariablesBuilder};
 
 /// Index of a variable in its table.

@@ -4,10 +4,14 @@ use bytes::Bytes;
 
 use super::{Context, VarId, VariablesBuilder};
 
+/// One part of a compiled value.
 #[derive(Clone, Debug)]
-enum Part {
+pub enum Part {
+    /// Literal text.
     Text(Bytes),
+    /// `$name`
     Variable(VarId),
+    /// `$1` to `$9`
     Capture(u8),
 }
 
@@ -59,6 +63,11 @@ impl Template {
             parts.push(Part::Text(Bytes::from(literal)));
         }
         Ok(Template { parts: parts.into(), captures })
+    }
+
+    /// The parts in order, for what treats them differently (`rewrite`, log formats).
+    pub fn parts(&self) -> &[Part] {
+        &self.parts
     }
 
     /// The text, where there is no variable in it.

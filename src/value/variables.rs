@@ -1,10 +1,15 @@
 //! The table of variables: what each name means, found once, read by index.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 
 use bytes::Bytes;
 
 use super::{Context, Slot, VarId};
+use crate::log::{self, Level};
+
+/// How deep computed variables may depend on each other.
+const MAX_DEPTH: u8 = 100;
 
 /// How a variable's value is had.
 pub enum Get<C> {
@@ -104,7 +109,7 @@ impl<C: Context> Variables<C> {
         let found = match &variable.get {
             Get::Fn(get) => get(ctx, out),
             Get::Prefixed(get, rest) => get(ctx, rest, out),
-            Get::Computed(get) => get(ctx, out),
+            Get::Computed(get) => compute(&variable.name, || get(ctx, out)),
             Get::Slot => match ctx.scope().slot(id) {
                 Slot::Value(value) => {
                     out.extend_from_slice(&value);
@@ -140,6 +145,27 @@ impl<C: Context> Variables<C> {
     }
 }
 
+/// Runs `get`, unless it is within itself too often: a `map` whose value needs that value.
+fn compute(name: &str, get: impl FnOnce() -> bool) -> bool {
+    thread_local! {
+        static DEPTH: Cell<u8> = const { Cell::new(0) };
+    }
+    let depth = DEPTH.get();
+    if depth == MAX_DEPTH {
+        log::error(
+            &log::main(),
+            Level::Error,
+            None,
+            format_args!("cycle while evaluating variable \"{name}\""),
+        );
+        return false;
+    }
+    DEPTH.set(depth + 1);
+    let found = get();
+    DEPTH.set(depth);
+    found
+}
+
 enum Entry<C> {
     /// Used, not defined so far.
     Wanted,
@@ -156,6 +182,12 @@ pub struct VariablesBuilder<C: 'static> {
     prefixes: Vec<&'static Prefix<C>>,
     names: HashMap<Box<str>, VarId>,
     entries: Vec<(Box<str>, Entry<C>)>,
+}
+
+/// The reader of the family that `name` belongs to.
+fn family<C>(prefixes: &[&'static Prefix<C>], name: &str) -> Option<Get<C>> {
+    let family = prefixes.iter().find(|p| name.starts_with(p.prefix))?;
+    Some(Get::Prefixed(family.get, name.as_bytes()[family.prefix.len()..].into()))
 }
 
 impl<C: 'static> VariablesBuilder<C> {
@@ -193,15 +225,25 @@ impl<C: 'static> VariablesBuilder<C> {
 
     /// Defines a variable that `set` and its like assign; an existing definition stays.
     pub fn define_slot(&mut self, name: &[u8]) -> Result<VarId, String> {
+        self.define_weak(name, |_| Get::Slot)
+    }
+
+    /// As [`VariablesBuilder::define_slot`], with what reads the variable while nothing is assigned.
+    pub fn define_weak(&mut self, name: &[u8], get: impl FnOnce(VarId) -> Get<C>) -> Result<VarId, String> {
         let id = self.definable(name)?;
-        let entry = &mut self.entries[id.0 as usize];
-        if matches!(entry.1, Entry::Wanted) {
-            entry.1 = match self.builtins.get(&*entry.0) {
-                Some(b) if b.set.is_some() => {
-                    Entry::Defined { get: Get::Fn(b.get), set: b.set, cached: b.flags.cached }
-                }
-                _ => Entry::Defined { get: Get::Slot, set: None, cached: false },
+        let (name, entry) = &self.entries[id.0 as usize];
+        if matches!(entry, Entry::Wanted) {
+            // What was assigned stays; only a variable that writes through to the context is read anew.
+            let defined = match (self.builtins.get(&**name), family(&self.prefixes, name)) {
+                (Some(b), _) => Entry::Defined {
+                    get: Get::Fn(b.get),
+                    set: b.set,
+                    cached: b.set.is_none() || b.flags.cached,
+                },
+                (None, Some(get)) => Entry::Defined { get, set: None, cached: true },
+                (None, None) => Entry::Defined { get: get(id), set: None, cached: true },
             };
+            self.entries[id.0 as usize].1 = defined;
         }
         Ok(id)
     }
@@ -230,11 +272,9 @@ impl<C: 'static> VariablesBuilder<C> {
                 Entry::Wanted => match self.builtins.get(&*name) {
                     Some(b) => Variable { get: Get::Fn(b.get), set: b.set, cached: b.flags.cached, name },
                     None => {
-                        let Some(family) = self.prefixes.iter().find(|p| name.starts_with(p.prefix)) else {
-                            return Err(format!("unknown \"{name}\" variable"));
-                        };
-                        let rest: Box<[u8]> = name.as_bytes()[family.prefix.len()..].into();
-                        Variable { get: Get::Prefixed(family.get, rest), set: None, cached: false, name }
+                        let get = family(&self.prefixes, &name)
+                            .ok_or_else(|| format!("unknown \"{name}\" variable"))?;
+                        Variable { get, set: None, cached: false, name }
                     }
                 },
             };

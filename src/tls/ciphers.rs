@@ -4,6 +4,7 @@
 use super::cipher_table::{Auth, Enc, Kx, Mac, SUITES, Since, Suite};
 use super::error::Error;
 use rustls::crypto::aws_lc_rs::ALL_CIPHER_SUITES;
+use rustls::sign::SigningKey;
 use rustls::{CipherSuite, ProtocolVersion, SupportedCipherSuite, SupportedProtocolVersion};
 
 /// A protocol that `ssl_protocols` can name.
@@ -81,6 +82,14 @@ pub fn suite_name(id: u16) -> Option<&'static str> {
         0x00ff => Some("TLS_EMPTY_RENEGOTIATION_INFO_SCSV"),
         0x5600 => Some("TLS_FALLBACK_SCSV"),
         _ => SUITES.iter().find(|s| s.id == id).map(|s| s.name),
+    }
+}
+
+/// Whether a suite of TLSv1.2 is one that rustls has and that the key can serve.
+pub(super) fn signs_with(suite: CipherSuite, key: &dyn SigningKey) -> bool {
+    match supported(u16::from(suite)) {
+        Some(SupportedCipherSuite::Tls12(suite)) => key.choose_scheme(suite.sign).is_some(),
+        _ => false,
     }
 }
 

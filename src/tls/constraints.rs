@@ -2,7 +2,7 @@
 //! (RFC 5280 section 4.2.1.10).
 
 use super::dn;
-use super::verify::VerifyError;
+use super::verdict::VerifyError;
 use x509_parser::prelude::{GeneralName, NameConstraints, ParsedExtension, X509Certificate};
 
 /// Whether a certificate is for the host: by its DNS names or, when it has none, by the common names of its subject.

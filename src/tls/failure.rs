@@ -199,9 +199,10 @@ fn reason(e: &TlsError) -> (u32, &'static str) {
             I::NoSignatureSchemesInCommon | I::NoCertificateRequestSignatureSchemesInCommon => {
                 (118, "no suitable signature algorithm")
             }
-            I::SignatureAlgorithmsExtensionRequired => (112, "missing sigalgs extension"),
             I::NullCompressionRequired => (187, "no compression specified"),
-            I::ServerDoesNotSupportTls12Or13
+            // A hello without signature algorithms is one of TLSv1.1 or older.
+            I::SignatureAlgorithmsExtensionRequired
+            | I::ServerDoesNotSupportTls12Or13
             | I::ServerTlsVersionIsDisabledByOurConfig
             | I::SupportedVersionsExtensionRequired
             | I::Tls12NotOffered

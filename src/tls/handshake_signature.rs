@@ -1,7 +1,7 @@
 //! The signature by which a peer proves in a handshake that a certificate's key is its own (RFC 8446 section 4.4.3,
 //! RFC 5246 section 7.4.8). It is checked whatever is thought of the certificate, X.509 v1 included.
 
-use super::verify::key_parts;
+use super::signed::key_parts;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{CryptoProvider, verify_tls13_signature_with_raw_key};
 use rustls::pki_types::{CertificateDer, SubjectPublicKeyInfoDer};

@@ -4,7 +4,7 @@ use super::ciphers;
 use super::dn;
 use super::groups;
 use super::pem;
-use super::verify::VerifyError;
+use super::verdict::VerifyError;
 use aws_lc_rs::digest;
 use rustls::pki_types::CertificateDer;
 use rustls::{CipherSuite, NamedGroup, ProtocolVersion, SignatureScheme};
@@ -78,7 +78,7 @@ impl TlsInfo {
         self.offered.schemes.iter().map(|s| format!("0x{s:04x}")).collect::<Vec<_>>().join(":")
     }
 
-    /// `$ssl_session_id`: 64 hexadecimal digits, the same in the session and where it is first resumed.
+    /// `$ssl_session_id`: 64 hexadecimal digits; under TLSv1.3 a resumed session has those of the one it resumes.
     pub fn session_id(&self) -> String {
         hex(&self.session_id)
     }

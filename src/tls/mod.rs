@@ -22,6 +22,7 @@
 mod cipher_table;
 pub mod ciphers;
 mod client;
+mod conf_command;
 mod constraints;
 mod der;
 mod dn;
@@ -36,7 +37,9 @@ mod pem;
 pub mod preread;
 mod server;
 mod sessions;
+mod signed;
 mod stream;
+mod verdict;
 mod verify;
 
 #[cfg(test)]
@@ -44,10 +47,11 @@ mod handshake_tests;
 
 pub use ciphers::Protocol;
 pub use client::{ClientTls, Connector, UpstreamRefused};
+pub use conf_command::{ConfCommand, conf_command};
 pub use error::Error;
 pub use failure::{HandshakeError, Level, Peer, io_failure, looks_like_tls};
 pub use info::{PeerCertificate, TlsInfo};
 pub use server::{CertificatePair, Server, ServerTls, VerifyMode};
 pub use sessions::{SessionCache, TicketKeys};
 pub use stream::{Choice, TlsStream, accept};
-pub use verify::VerifyError;
+pub use verdict::VerifyError;

@@ -7,7 +7,8 @@ use super::groups;
 use super::handshake_signature;
 use super::keys;
 use super::sessions::{Context, SessionCache, TicketKeys};
-use super::verify::{PathVerifier, Purpose, VerifyError};
+use super::verdict::VerifyError;
+use super::verify::{PathVerifier, Purpose};
 use aws_lc_rs::digest;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::CryptoProvider;
@@ -191,7 +192,13 @@ pub(super) fn provider(
             found
         }
     };
-    suites.extend(tls12.tls12);
+    // A hello lists what its protocols can use and no more.
+    if !protocols.contains(&Protocol::TlsV1_3) {
+        suites.clear();
+    }
+    if protocols.contains(&Protocol::TlsV1_2) {
+        suites.extend(tls12.tls12);
+    }
     let groups = groups::groups(curves)?;
     warnings.extend(groups.lacking.iter().map(|n| lacking("curve", n)));
     Ok(Arc::new(CryptoProvider {
@@ -255,10 +262,17 @@ impl ResolvesServerCert for Certificates {
         if let [only] = self.keys.as_slice() {
             return Some(Arc::clone(only));
         }
-        let by_scheme = hello.signature_schemes().iter().find_map(|scheme| {
-            self.keys.iter().find(|k| k.key.choose_scheme(std::slice::from_ref(scheme)).is_some())
-        });
-        by_scheme.or(self.keys.first()).cloned()
+        let in_order = |fits: &dyn Fn(&CertifiedKey) -> bool| {
+            hello.signature_schemes().iter().find_map(|scheme| {
+                let scheme = std::slice::from_ref(scheme);
+                self.keys.iter().find(|k| fits(k) && k.key.choose_scheme(scheme).is_some())
+            })
+        };
+        // A suite of TLSv1.2 is for one kind of key; under TLSv1.3 any kind will do.
+        in_order(&|k| hello.cipher_suites().iter().any(|c| ciphers::signs_with(*c, k.key.as_ref())))
+            .or_else(|| in_order(&|_| true))
+            .or(self.keys.first())
+            .cloned()
     }
 }
 

@@ -48,6 +48,17 @@ pub async fn accept<IO>(
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
+    // Boxed for the time of the handshake: its state is large, and a task keeps room for its largest moment.
+    Box::pin(handshake(io, choose)).await
+}
+
+async fn handshake<IO>(
+    io: IO,
+    choose: impl FnOnce(Option<&str>) -> Choice,
+) -> Result<TlsStream<IO>, HandshakeError>
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
     let start = LazyConfigAcceptor::new(Acceptor::default(), io).await.map_err(HandshakeError::from_io)?;
     let hello = start.client_hello();
     let server = match choose(hello.server_name()) {
@@ -96,8 +107,8 @@ impl Connector {
         IO: AsyncRead + AsyncWrite + Unpin,
     {
         let connector = TlsConnector::from(Arc::clone(&self.config));
-        let stream = connector.connect(rustls_name(name), io).await.map_err(HandshakeError::from_io)?;
-        let stream = Box::new(stream);
+        let handshake = Box::pin(connector.connect(rustls_name(name), io));
+        let stream = Box::new(handshake.await.map_err(HandshakeError::from_io)?);
         let (_, session) = stream.get_ref();
         self.check_name(session.peer_certificates(), name).map_err(HandshakeError::Upstream)?;
         let info = common(session);

@@ -5,8 +5,9 @@
 //! "good" into "bad", never back.
 
 use super::constraints;
-use super::der;
 use super::dn;
+use super::signed::{is_weak, signed_parts, verify_signed};
+use super::verdict::{Verdict, VerifyError};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, SignatureVerificationAlgorithm};
 use std::collections::HashMap;
@@ -16,87 +17,6 @@ use x509_parser::extensions::ParsedExtension;
 use x509_parser::prelude::{
     ASN1Time, CertificateRevocationList, FromDer, GeneralName, X509Certificate, X509Version,
 };
-
-/// Why a certificate is not trusted: OpenSSL's number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct VerifyError(pub u32);
-
-// === impl VerifyError ===
-
-impl VerifyError {
-    const UNABLE_TO_GET_ISSUER_CERT: Self = VerifyError(2);
-    const UNABLE_TO_GET_CRL: Self = VerifyError(3);
-    const CERT_SIGNATURE_FAILURE: Self = VerifyError(7);
-    const CRL_SIGNATURE_FAILURE: Self = VerifyError(8);
-    const CERT_NOT_YET_VALID: Self = VerifyError(9);
-    const CERT_HAS_EXPIRED: Self = VerifyError(10);
-    const CRL_NOT_YET_VALID: Self = VerifyError(11);
-    const CRL_HAS_EXPIRED: Self = VerifyError(12);
-    const DEPTH_ZERO_SELF_SIGNED_CERT: Self = VerifyError(18);
-    const SELF_SIGNED_CERT_IN_CHAIN: Self = VerifyError(19);
-    const UNABLE_TO_GET_ISSUER_CERT_LOCALLY: Self = VerifyError(20);
-    const UNABLE_TO_VERIFY_LEAF_SIGNATURE: Self = VerifyError(21);
-    const CERT_CHAIN_TOO_LONG: Self = VerifyError(22);
-    const CERT_REVOKED: Self = VerifyError(23);
-    const INVALID_CA: Self = VerifyError(24);
-    const PATH_LENGTH_EXCEEDED: Self = VerifyError(25);
-    const INVALID_PURPOSE: Self = VerifyError(26);
-    const UNABLE_TO_GET_CRL_ISSUER: Self = VerifyError(33);
-    const UNHANDLED_CRITICAL_EXTENSION: Self = VerifyError(34);
-    const KEYUSAGE_NO_CRL_SIGN: Self = VerifyError(35);
-    const UNHANDLED_CRITICAL_CRL_EXTENSION: Self = VerifyError(36);
-    const INVALID_EXTENSION: Self = VerifyError(41);
-    pub(super) const PERMITTED_VIOLATION: Self = VerifyError(47);
-    pub(super) const EXCLUDED_VIOLATION: Self = VerifyError(48);
-    pub(super) const UNSUPPORTED_CONSTRAINT_TYPE: Self = VerifyError(51);
-    const CA_MD_TOO_WEAK: Self = VerifyError(68);
-
-    /// Whether `ssl_verify_client optional_no_ca` lets it pass: only the trust anchor is missing.
-    pub fn is_only_untrusted(self) -> bool {
-        matches!(self.0, 18 | 19 | 20 | 21 | 27)
-    }
-
-    /// OpenSSL's words.
-    pub fn reason(self) -> &'static str {
-        match self.0 {
-            2 => "unable to get issuer certificate",
-            3 => "unable to get certificate CRL",
-            7 => "certificate signature failure",
-            8 => "CRL signature failure",
-            9 => "certificate is not yet valid",
-            10 => "certificate has expired",
-            11 => "CRL is not yet valid",
-            12 => "CRL has expired",
-            18 => "self-signed certificate",
-            19 => "self-signed certificate in certificate chain",
-            20 => "unable to get local issuer certificate",
-            21 => "unable to verify the first certificate",
-            22 => "certificate chain too long",
-            23 => "certificate revoked",
-            24 => "invalid CA certificate",
-            25 => "path length constraint exceeded",
-            26 => "unsuitable certificate purpose",
-            33 => "unable to get CRL issuer certificate",
-            34 => "unhandled critical extension",
-            35 => "key usage does not include CRL signing",
-            36 => "unhandled critical CRL extension",
-            41 => "invalid or inconsistent certificate extension",
-            47 => "permitted subtree violation",
-            48 => "excluded subtree violation",
-            51 => "unsupported name constraint type",
-            68 => "CA signature digest algorithm too weak",
-            _ => "unspecified certificate verification error",
-        }
-    }
-}
-
-impl fmt::Display for VerifyError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "({}:{})", self.0, self.reason())
-    }
-}
-
-impl std::error::Error for VerifyError {}
 
 /// What the certificate is to be good for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -166,7 +86,7 @@ impl PathVerifier {
         }
         let Some(leaf) = leaf else { return Err(VerifyError::INVALID_EXTENSION) };
         let now = ASN1Time::from_timestamp(now).map_err(|_| VerifyError::CERT_NOT_YET_VALID)?;
-        let mut verdict = Verdict(None);
+        let mut verdict = Verdict::default();
         let path = self.build(leaf, &others, now, &mut verdict);
         self.extensions(&path, &mut verdict);
         self.weak_digests(&path, &mut verdict);
@@ -175,7 +95,7 @@ impl PathVerifier {
         }
         self.signatures(&path, now, &mut verdict);
         constraints::check(path.iter().map(|l| &l.cert), &mut |e| verdict.bad(e));
-        verdict.0.map_or(Ok(()), Err)
+        verdict.result()
     }
 
     fn build<'a>(
@@ -391,60 +311,9 @@ impl PathVerifier {
     }
 }
 
-struct Verdict(Option<VerifyError>);
-
-impl Verdict {
-    fn bad(&mut self, e: VerifyError) {
-        self.0 = Some(e);
-    }
-}
-
 fn same_serial(a: &[u8], b: &[u8]) -> bool {
     let bare = |s: &[u8]| s.iter().copied().skip_while(|b| *b == 0).collect::<Vec<_>>();
     bare(a) == bare(b)
-}
-
-/// The part signed, the algorithm's identifier and the signature of a certificate or revocation list.
-fn signed_parts(der: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
-    let (body, _) = der::tagged(der::SEQUENCE, der)?;
-    let message = der::first(body)?;
-    let (algorithm, rest) = der::tagged(der::SEQUENCE, body.get(message.len()..)?)?;
-    let (_, bits, _) = der::element(rest)?;
-    Some((message, algorithm, bits.strip_prefix(&[0])?))
-}
-
-/// The algorithm's identifier and the key of a SubjectPublicKeyInfo.
-pub(super) fn key_parts(spki: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (body, _) = der::tagged(der::SEQUENCE, spki)?;
-    let (algorithm, rest) = der::tagged(der::SEQUENCE, body)?;
-    let (_, bits, _) = der::element(rest)?;
-    Some((algorithm, bits.strip_prefix(&[0])?))
-}
-
-fn verify_signed(
-    algorithms: &[&dyn SignatureVerificationAlgorithm],
-    spki: &[u8],
-    signature_algorithm: &[u8],
-    message: &[u8],
-    signature: &[u8],
-) -> bool {
-    let Some((key_algorithm, key)) = key_parts(spki) else { return false };
-    algorithms
-        .iter()
-        .filter(|a| {
-            a.signature_alg_id().as_ref() == signature_algorithm
-                && a.public_key_alg_id().as_ref() == key_algorithm
-        })
-        .any(|a| a.verify_signature(key, message, signature).is_ok())
-}
-
-/// Signed with MD5 or SHA-1: OpenSSL's security level 2 has none of it.
-fn is_weak(der: &[u8]) -> bool {
-    let Some((_, algorithm, _)) = signed_parts(der) else { return false };
-    let Some((oid, _)) = der::tagged(der::OID, algorithm) else { return false };
-    const RSA_PKCS1: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01];
-    const ECDSA_SHA1: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x01];
-    oid == ECDSA_SHA1 || matches!(oid.strip_prefix(RSA_PKCS1), Some([2..=5]))
 }
 
 /// Issued by its own subject, as far as names and key identifiers tell.

@@ -6,6 +6,7 @@ pub mod http;
 pub mod log;
 pub mod net;
 pub mod process;
+pub mod serving;
 pub mod stream;
 pub mod syntax;
 pub mod tls;

@@ -174,13 +174,18 @@ class Bench:
     def _loaded(self, row, able):
         """Rounds over servers that all stay up; those not driven are idle and cost nothing."""
         samples = {server.name: [] for server in able}
-        for number in range(-1, self.rounds):  # round -1 starts, probes and warms
+        for number in range(-2, self.rounds):  # -2 starts and probes, -1 warms
             for server in able:
                 if isinstance(samples[server.name], dict):
                     continue
                 try:
-                    if number < 0:
-                        self._begin(row, server)
+                    if number == -2:
+                        server.start(row, self.place(), self.cpus.server)
+                        self._probe(row, server)
+                        continue
+                    if number == -1:  # only now: PSS depends on who else has the pages
+                        server.base_kib = procs.pss_kib(server.proc.pid)
+                        row.load(server.place, 1, self.scratch, self.bulk)
                         continue
                     sample = self._driven(row, server)
                     samples[server.name].append(sample)
@@ -191,12 +196,6 @@ class Bench:
                     self._progress(row, number, server, f"failed: {why}")
         return samples
 
-    def _begin(self, row, server):
-        server.start(row, self.place(), self.cpus.server)
-        self._probe(row, server)
-        server.base_kib = procs.pss_kib(server.proc.pid)
-        row.load(server.place, 1, self.scratch, self.bulk)
-
     def _probe(self, row, server):
         if row.answer:
             host = "localhost" if row.scheme == "https" else "127.0.0.1"
@@ -206,16 +205,18 @@ class Bench:
 
     def _driven(self, row, server):
         pid = server.proc.pid
-        before = procs.settled_cpu_us(pid)
+        before, all_before = procs.settled_cpu_us(pid), procs.processor_us(self.cpus.server)
         with procs.PeakPss(pid) as pss:
             load = row.load(server.place, self.seconds, self.scratch, self.bulk)
+        foreign = procs.processor_us(self.cpus.server) - all_before
         used = procs.settled_cpu_us(pid) - before
         if server.proc.poll() is not None:
             raise BenchError(f"ended with code {server.proc.returncode} under load")
         if load.errors > ERRORS_ALLOWED * load.units:
             raise BenchError(f"{load.errors} of {load.units:.0f} units failed")
         sample = {"cost": used / load.units, "per_second": load.units / load.seconds, "p50_us": load.p50_us,
-                  "p99_us": load.p99_us, "busy": used / 1e6 / load.seconds, "errors": load.errors,
+                  "p99_us": load.p99_us, "busy": used / 1e6 / load.seconds,
+                  "foreign": max(0, foreign - used) / 1e6 / load.seconds, "errors": load.errors,
                   "peak_kib": pss.peak}
         if pss.peak and server.base_kib:
             sample["connection_kib"] = max(0, pss.peak - server.base_kib) / row.connections

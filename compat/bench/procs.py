@@ -136,6 +136,18 @@ def cpu_us(pid):
     return ticks * TICK_US
 
 
+def processor_us(cpus):
+    """Microseconds the processors `cpus` were not idle so far, whoever ran or stole them (proc(5), /proc/stat)."""
+    busy = 0
+    with open("/proc/stat") as file:
+        for line in file:
+            name, *ticks = line.split()
+            if name[:3] == "cpu" and name[3:].isdigit() and int(name[3:]) in cpus:
+                user, nice, system, _idle, _iowait, irq, softirq, steal = (int(t) for t in ticks[:8])
+                busy += user + nice + system + irq + softirq + steal
+    return busy * TICK_US
+
+
 def settled_cpu_us(pid):
     """The tree's CPU once it has stopped working (no tick within 60 ms), or after one second."""
     last = cpu_us(pid)

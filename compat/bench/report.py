@@ -6,6 +6,7 @@ import statistics
 RATE_SLACK = 0.97
 P99_SLACK = 1.10
 HAPROXY_SLACK = 1.03
+DISTURBED = 0.10  # of the server's processor taken by others: figures are then worth less
 SATURATED = 0.85  # of its processor: below it the load, not the server, sets rate and latency
 
 
@@ -104,11 +105,13 @@ def _lines(result):
 
 
 def _notes(results):
-    """One line for each error, skip, and check besides the ratio."""
+    """One line for each error, skip, disturbance, and check besides the ratio."""
     for result in results:
         for name, found in result["servers"].items():
             if why := found.get("error") or found.get("skipped"):
                 yield f"{result['row']}: {name} {'failed' if 'error' in found else 'skipped'}: {why}"
+            if found.get("foreign", 0) >= DISTURBED and result["kind"] == "load":
+                yield f"{result['row']}: {name} disturbed: others took {found['foreign']:.0%} of its processor"
         said = [f"{c['check']} {c['value']:.2f} {VERDICT[c['pass']]}"
                 for c in result["checks"][1:] if c["value"] is not None]
         if said:

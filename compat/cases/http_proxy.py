@@ -99,7 +99,7 @@ r.backend("app", {
     "/chunked": CHUNKED,
     "/chunked-trailer": CHUNKED[:-2] + b"X-Trailer: t\r\n\r\n",
     "/close": [b"HTTP/1.1 200 OK\r\nX-One: 1\r\n\r\nuntil close", CLOSE],
-    "/http10": [b"HTTP/1.0 200 OK\r\nContent-Type: text/plain\r\n\r\nold", CLOSE],
+    "/old": [b"HTTP/1.0 200 OK\r\nContent-Type: text/plain\r\n\r\nold", CLOSE],
     "/http09": [b"just text, no status", CLOSE],
     "/204": b"HTTP/1.1 204 No Content\r\nX-One: 1\r\n\r\n",
     "/304": b"HTTP/1.1 304 Not Modified\r\nETag: \"a\"\r\nX-One: 1\r\n\r\n",
@@ -151,7 +151,7 @@ def R_PORT(request):
     return int(re.search(rb"Host: 127\.0\.0\.1:(\d+)", request.head).group(1))
 
 
-for path in ("length", "chunked", "chunked-trailer", "close", "http10", "http09", "204", "304", "404", "500", "299", "noreason",
+for path in ("length", "chunked", "chunked-trailer", "close", "old", "http09", "204", "304", "404", "500", "299", "noreason",
              "emptyreason", "standard", "big", "slow", "slow-head", "accel", "accel-named",
              "accel-buffering", "repeated", "cut-length", "cut-chunked", "cut-head", "nothing", "bad-status", "bad-header", "bad-header-nul",
              "bad-chunk", "extra", "lf", "ranges"):

@@ -190,13 +190,6 @@ def _(c):
     c.connect().send(upgrade(b"/bye")).all()
 
 
-@w.case("client half-closes")
-def _(c):
-    conn = c.connect()
-    conn.send(upgrade(b"/echo")).response()
-    conn.send(b"last").half_close().all_raw()
-
-
 @w.case("idle beyond proxy_read_timeout")
 def _(c):
     conn = c.connect()

@@ -1,6 +1,7 @@
 import ssl
 
 from harness import Suite, ok
+from harness.backends import once
 
 s = Suite("tls", http=r"""
     log_format tls '"$request" $status $ssl_protocol $ssl_server_name "$ssl_client_s_dn" $ssl_client_verify $https $scheme $ssl_session_reused';
@@ -11,7 +12,7 @@ s = Suite("tls", http=r"""
     server { listen %%PORT_0%% ssl; server_name a.test www.a.test; ssl_certificate %%CERTS%%/a.crt; ssl_certificate_key %%CERTS%%/a.key;
         location / { return 200 "a $server_name $ssl_server_name $https $scheme $server_port\n"; }
         location /redirect { return 301 /other; }
-        location /proxy { proxy_set_header Host $host; proxy_set_header X-Forwarded-Proto $scheme; proxy_pass http://%%app%%; }
+        location /proxy { proxy_set_header Host $host; proxy_set_header Connection ""; proxy_set_header X-Forwarded-Proto $scheme; proxy_pass http://%%app%%; }
     }
     server { listen %%PORT_0%% ssl; server_name *.b.test; ssl_certificate %%CERTS%%/b.crt; ssl_certificate_key %%CERTS%%/b.key;
         add_header Strict-Transport-Security "max-age=63072000" always;
@@ -64,6 +65,7 @@ def _(c):
 
 
 p = Suite("tls-upstream", http=r"""
+    proxy_ssl_session_reuse off;
     upstream secure { server %%tls%%; }
     server {
         listen %%PORT_0%%;
@@ -79,7 +81,7 @@ p = Suite("tls-upstream", http=r"""
 """)
 p.backend("tls", {"*": ok("secure\n", "Location: /x")}, tls={})
 p.backend("mutual", {"*": ok("mutual\n")}, tls={"client_ca": True})
-p.backend("plain", {"*": ok("plain\n")})
+p.backend("plain", kind="raw", script=once(b"HTTP/1.1 400 No TLS\r\n\r\n"))
 for uri in ("/", "/name", "/verify", "/verify-name", "/mutual", "/plain"):
     p.get(uri, uri)
 p.get("POST", "/", method="POST", body="payload" * 1000)

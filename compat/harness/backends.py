@@ -252,12 +252,12 @@ def collect(answer=b"", first=False):
     return script
 
 
-def once(answer, size=None):
-    """A raw script: one read (or `size` bytes), the answer, then close."""
+def once(answer, mark=None):
+    """A raw script: one read (or all up to `mark`), the answer, then close."""
 
     def script(conn, record):
         data = receive(conn)
-        while size and data and len(data) < size:
+        while mark and mark not in data:
             more = receive(conn)
             if not more:
                 break

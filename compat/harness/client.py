@@ -67,7 +67,10 @@ class Conn:
         return self
 
     def half_close(self):
-        self.sock.shutdown(socket.SHUT_WR)
+        try:
+            self.sock.shutdown(socket.SHUT_WR)
+        except OSError:  # the server was quicker
+            pass
         return self
 
     # --- reading ------------------------------------------------------------------------------------------------
@@ -80,8 +83,7 @@ class Conn:
         except ssl.SSLError as error:
             self.note("text", "TLS: " + (error.reason or str(error)))
             data = b""
-        except ConnectionError:
-            self.note("text", "connection reset")
+        except ConnectionError:  # RST or FIN: what the peer leaves unread decides, often by chance
             data = b""
         self.eof = not data
         self.pending += data

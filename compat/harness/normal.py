@@ -25,6 +25,9 @@ PLAIN = [
 ]
 #: an error line is cut at 2048 bytes counted with its date and numbers, so that a long run ends here or there
 RUN = re.compile(rb"(.)\1{199,}(\.\.\.)?")
+#: whether an answer to HEAD is to a page of the server's own, which has no validators, and not to a file
+GENERATED = re.compile(rb"^(?!.*\r\n(?:ETag|Last-Modified):).*\r\nContent-Type: text/html\r\n", re.S).match
+CLIENT_HELLO = re.compile(rb"^(<incomplete> |PROXY [^\r\n]+\r\n)?\x16\x03[\x00-\x03].*", re.S)
 LONG = 3000
 
 
@@ -77,7 +80,7 @@ class Normaliser:
 
     def _response(self, parsed, head):
         body, change = self._body(parsed.status, parsed.body)
-        if head and parsed.status >= 300 and b"\r\nContent-Type: text/html\r\n" in parsed.head:
+        if head and parsed.status >= 300 and GENERATED(parsed.head):
             change = self.side.delta(b"\r\nServer: " + self.side.version.encode() in parsed.head)
         lines = self.head(parsed.head, change)
         if parsed.framing:
@@ -155,6 +158,7 @@ class Normaliser:
     def received(self, records):
         lines = []
         for number, data in records:
+            data = CLIENT_HELLO.sub(rb"\1<TLS ClientHello>", data)
             lines.append("---" if number is None else "--- connection %d" % number)
             lines += show(self.text(data))
         return lines
@@ -163,7 +167,8 @@ class Normaliser:
         lines = []
         for line in data.splitlines():
             for (status, size), signed in self.lengths.items():
-                line = re.sub(rb"\b%d %d\b" % (status, size), b"%d %d" % (status, signed), line)
+                if re.search(rb"(?<![\w.])%d(?![\w.])" % status, line):
+                    line = re.sub(rb"(?<![^ |\"])%d(?![^ |\"])" % size, b"%d" % signed, line)
             lines.append(printable(self.text(line)))
         return lines
 
@@ -183,7 +188,7 @@ class Normaliser:
 
     def output(self, data):
         """What a command line said: the program's name before a level, its version, and its prefix are replaced."""
-        data = re.sub(rb"^\d{4}/\d\d/\d\d \d\d:\d\d:\d\d \[(\w+)\] \d+#\d+:", rb"\1:", data, flags=re.M)
+        data = re.sub(rb"^\d{4}/\d\d/\d\d \d\d:\d\d:\d\d \[(\w+)\] \d+#\d+:", rb"[\1]", data, flags=re.M)
         data = re.sub(rb"\b%s(?=:| version:)" % self.side.name.encode(), self.side.reference_name.encode(), data)
         data = data.replace(self.side.version.encode(), self.side.reference.encode())
         return show(self.text(data))

@@ -16,12 +16,13 @@ class Suite:
 
     http, stream: the inside of these blocks. main: directives on top. files: path below the prefix -> content.
     Placeholders: %%PORT_n%% free ports, %%NAME%% address of backend NAME, %%NAME_PORT%% its port, %%CERTS%% the
-    directory of certificates, %%PREFIX%% the server's prefix.
+    directory of certificates, %%PREFIX%% the server's prefix. mask: (pattern, replacement) of bytes for what this suite
+    cannot compare in logs.
     """
 
-    def __init__(self, name, http=None, stream=None, main="", files=None, raw=None):
+    def __init__(self, name, http=None, stream=None, main="", files=None, raw=None, mask=()):
         self.name, self.http, self.stream, self.main, self.raw = name, http, stream, main, raw
-        self.files = files or {}
+        self.files, self.mask = files or {}, mask
         self.backends, self.cases = [], []
         REGISTRY.append(self)
 
@@ -82,7 +83,7 @@ class Suite:
 HTTP_COMMON = """proxy_http_version 1.1; proxy_set_header Host $proxy_host; proxy_set_header Connection "";
 ssl_protocols TLSv1.2 TLSv1.3;"""
 HTTP_BARRIER = "server { listen 127.0.0.1:%%BARRIER%%; access_log off; return 204; }"
-STREAM_BARRIER = "server { listen 127.0.0.1:%%BARRIER%%; return ready; }"
+STREAM_BARRIER = "server { listen 127.0.0.1:%%BARRIER%%; access_log off; return ready; }"
 
 
 def request(uri="/", *headers, method="GET", host="localhost", version="1.1", body=b""):
@@ -149,6 +150,20 @@ class Context:
                     return
             except OSError:
                 pass
+            time.sleep(0.01)
+        self.note("text", "waited in vain")
+
+    def wait_steadily(self, condition, hold=0.3, seconds=8.0):
+        """Waits until `condition` has held for `hold` seconds: after a reload two workers accept side by side a while."""
+        end, since = time.monotonic() + seconds, None
+        while time.monotonic() < end:
+            try:
+                good = condition()
+            except OSError:
+                good = False
+            since = (since or time.monotonic()) if good else None
+            if since and time.monotonic() - since >= hold:
+                return
             time.sleep(0.01)
         self.note("text", "waited in vain")
 

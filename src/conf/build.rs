@@ -11,10 +11,10 @@ use super::core::CoreBuild;
 use super::grammar::{self, Context, Row, Support};
 use super::listen::Side;
 use super::load::Options;
-use super::{Fault, Outcome};
+use super::{Fault, Outcome, Setting};
 use crate::http::Http;
 use crate::http::conf::HttpBuild;
-use crate::log::{Level, OpenFiles};
+use crate::log::{ErrorLog, ErrorLogBuilder, Level, OpenFiles};
 use crate::stream::Stream;
 use crate::stream::conf::StreamBuild;
 use crate::syntax::{Directive, Item, Items};
@@ -60,6 +60,8 @@ pub struct Build {
     pub default_pid: PathBuf,
     /// ` in FILE:LINE` of the end of the block that is being closed: the position of warnings while blocks are merged.
     pub here: String,
+    /// The log of the main level, for blocks without one of their own; what it takes is known when all is read.
+    pub main_log: ErrorLog,
     /// Warnings and notices in the order they arose.
     pub messages: Vec<(Level, String)>,
 }
@@ -82,6 +84,7 @@ impl Build {
             default_error_log: options.error_log.clone(),
             default_pid: options.pid.clone(),
             here: String::new(),
+            main_log: ErrorLog::pending(),
             messages: Vec::new(),
         }
     }
@@ -106,6 +109,14 @@ impl Build {
     /// A path from the configuration, made absolute against the configuration's folder.
     pub fn conf_path(&self, path: &[u8]) -> PathBuf {
         join(&self.conf_prefix, path)
+    }
+
+    /// The log that the `error_log` directives of a level make, or the main one.
+    pub fn error_log(&self, own: &Setting<ErrorLogBuilder>) -> ErrorLog {
+        match own.is_set() {
+            true => (**own).clone().build(),
+            false => self.main_log.clone(),
+        }
     }
 
     /// Handles every directive of a block in `context`.

@@ -416,7 +416,8 @@ pub fn finish(cf: &mut Build, sockets: usize) -> Outcome<Core> {
         error_log.add(target, Level::Error);
     }
     let pid = if main.pid.is_empty() { cf.default_pid.clone() } else { cf.full_path(&main.pid) };
-    let mut core = Core::new(pid, error_log.build());
+    cf.main_log.complete(error_log);
+    let mut core = Core::new(pid, cf.main_log.clone());
     core.user = match &*main.user {
         None if geteuid().is_root() => Some(Account::default_user().map_err(Fault::whole)?),
         account => account.clone(),

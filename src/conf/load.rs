@@ -9,9 +9,9 @@ use super::grammar::Context;
 use super::listen::{Port, Side};
 use super::{Build, Outcome};
 use crate::http::Http;
-use crate::log::{Level, OpenFiles};
+use crate::log::{self, Level, OpenFiles};
 use crate::net::listen::Listen;
-use crate::process::Core;
+use crate::process::{self, Core};
 use crate::stream::Stream;
 use crate::syntax::{self, LoadOptions, Tree};
 
@@ -82,6 +82,29 @@ pub fn load(options: &Options<'_>, messages: &mut Vec<Message>) -> Result<Ir, No
     made.map_err(|_| NotLoaded)
 }
 
+/// Reads and checks the configuration that the command line names, and logs what there is to tell.
+pub fn load_and_tell(options: &process::LoadOptions<'_>) -> Result<Ir, NotLoaded> {
+    let paths = options.paths;
+    let own = Options {
+        conf_file: paths.conf_file.clone(),
+        conf_prefix: paths.conf_prefix.clone(),
+        prefix: paths.prefix.clone(),
+        parameters: options.parameters,
+        testing: options.test(),
+        error_log: paths.error_log.clone(),
+        pid: paths.pid.clone(),
+    };
+    let mut messages = Vec::new();
+    let loaded = load(&own, &mut messages);
+    for message in messages {
+        match message {
+            Message::Log(level, text) => log::error(options.log, level, None, format_args!("{text}")),
+            Message::SyntaxIsOk => options.syntax_is_ok(),
+        }
+    }
+    loaded
+}
+
 /// The configuration is not usable; why is the last message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotLoaded;
@@ -107,21 +130,14 @@ fn read(options: &Options<'_>, cf: &mut Build, messages: &mut Vec<Message>) -> O
             Side::Http => http.as_ref().map_or(&[], |http| &http.ports),
             Side::Stream => stream.as_ref().map_or(&[], |stream| &stream.ports),
         };
-        sockets.extend(
-            ports.iter().enumerate().map(|(index, port)| (*side, index, port.logs_to_main, &port.listen)),
-        );
+        let own = ports.iter().enumerate();
+        sockets.extend(own.map(|(index, port)| Socket {
+            listen: port.listen.clone(),
+            side: *side,
+            port: index,
+        }));
     }
     let core = core::finish(cf, sockets.len())?;
-    let sockets = sockets
-        .into_iter()
-        .map(|(side, port, logs_to_main, listen)| {
-            let mut listen = listen.clone();
-            if logs_to_main {
-                listen.log = core.error_log.clone();
-            }
-            Socket { listen, side, port }
-        })
-        .collect();
     Ok(Ir {
         core,
         http,

@@ -27,6 +27,12 @@ pub struct RequestBody {
     pub rest: u64,
     /// State of chunked decoding.
     pub chunked: super::chunked::Decoder,
+    /// What is left to send of `100 Continue`.
+    pub continue_left: &'static [u8],
+    /// Bytes of body read so far, framing counted.
+    pub wire: u64,
+    /// The clock runs for the next piece.
+    pub waiting: bool,
     /// HTTP/2: where its frames come from.
     pub frames: Option<Box<hyper::body::Incoming>>,
 }
@@ -38,8 +44,10 @@ pub struct TempFile {
     pub file: File,
     /// Its path.
     pub path: PathBuf,
-    /// Whether the name is still there.
+    /// Whether it has a name that others can open.
     pub named: bool,
+    /// Whether that name stays when the request is over.
+    pub stays: bool,
 }
 
 impl Request {
@@ -47,6 +55,14 @@ impl Request {
     /// what to answer (413, 400, 408), or [`Verdict::Close`].
     pub async fn read_body(&mut self) -> Result<(), Verdict> {
         super::body_reader::read_all(self).await
+    }
+
+    /// As [`Request::next_body_piece`], for pumps that also do something else.
+    pub fn poll_body_piece(
+        &mut self,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Result<Option<Bytes>, Verdict>> {
+        super::body_reader::poll_piece(self, cx)
     }
 
     /// The next piece of a body that is passed on as it comes; none at its end.

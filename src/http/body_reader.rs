@@ -1,10 +1,339 @@
-//! temporary
-use super::module::Verdict;
-use super::request::Request;
+//! Reading a request's body from its connection: by length or chunks, into memory or a file, or away.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+
 use bytes::Bytes;
-pub async fn read_all(_r: &mut Request) -> Result<(), Verdict> {
+use http_body_util::BodyExt;
+
+use super::body::TempFile;
+use super::chunked::Step;
+use super::headers::EXPECT;
+use super::module::Verdict;
+use super::modules::core::BodyInFile;
+use super::request::{BodyLength, Request, Version};
+use crate::log::Level;
+use crate::net::Buffer;
+
+/// Bytes read at a time.
+const PIECE: usize = 16 << 10;
+
+/// Reads all of the body; what does not fit `client_body_buffer_size` goes to a file.
+pub async fn read_all(req: &mut Request) -> Result<(), Verdict> {
+    if req.body.complete {
+        return Ok(());
+    }
+    let limit = *req.conf.core.client_body_buffer_size;
+    let mut memory: Vec<u8> = Vec::new();
+    for part in req.body.memory.drain(..) {
+        memory.extend_from_slice(&part);
+    }
+    let to_file = *req.conf.core.client_body_in_file_only != BodyInFile::Off;
+    while let Some(piece) = next_piece(req).await? {
+        if req.body.file.is_none() && !to_file && memory.len() + piece.len() <= limit {
+            memory.extend_from_slice(&piece);
+            continue;
+        }
+        if req.body.file.is_none() {
+            open_file(req)?;
+            write_file(req, &memory)?;
+            memory = Vec::new();
+        }
+        write_file(req, &piece)?;
+    }
+    if to_file && req.body.file.is_none() && !memory.is_empty() {
+        open_file(req)?;
+        write_file(req, &memory)?;
+        memory = Vec::new();
+    }
+    if !memory.is_empty() {
+        req.body.memory.push(memory.into());
+    }
     Ok(())
 }
-pub async fn next_piece(_r: &mut Request) -> Result<Option<Bytes>, Verdict> {
-    Ok(None)
+
+/// The next piece of the body; none at its end.
+pub async fn next_piece(req: &mut Request) -> Result<Option<Bytes>, Verdict> {
+    std::future::poll_fn(|cx| poll_piece(req, cx)).await
+}
+
+/// As [`next_piece`], for pumps that also do something else.
+pub fn poll_piece(req: &mut Request, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Verdict>> {
+    if req.body.complete || req.body_length == BodyLength::None {
+        req.body.complete = true;
+        return Poll::Ready(Ok(None));
+    }
+    ready!(poll_start(req, cx))?;
+    let piece =
+        if req.body.frames.is_some() { ready!(poll_frame(req, cx)) } else { ready!(poll_http1(req, cx)) };
+    if let Ok(Some(piece)) = &piece {
+        req.body.length += piece.len() as u64;
+        if let Err(status) = check_size(req) {
+            return Poll::Ready(Err(status));
+        }
+    }
+    Poll::Ready(piece)
+}
+
+fn check_size(req: &Request) -> Result<(), Verdict> {
+    let most = *req.conf.core.client_max_body_size;
+    if most > 0 && req.body.length > most && !req.body.discard && req.body_length == BodyLength::Chunked {
+        req.log(
+            Level::Error,
+            None,
+            format_args!("client intended to send too large chunked body: {} bytes", req.body.length),
+        );
+        return Err(Verdict::Status(413));
+    }
+    Ok(())
+}
+
+/// Sends `100 Continue` where the client waits for it, and sets up reading.
+fn poll_start(req: &mut Request, cx: &mut Context<'_>) -> Poll<Result<(), Verdict>> {
+    if req.body.started {
+        return Poll::Ready(Ok(()));
+    }
+    if !req.expect_tested {
+        req.expect_tested = true;
+        let wanted = req.header(EXPECT).is_some_and(|v| v.eq_ignore_ascii_case(b"100-continue"));
+        if wanted && req.version == Version::Http11 {
+            req.body.continue_left = CONTINUE;
+        }
+    }
+    while !req.body.continue_left.is_empty() {
+        match ready!(req.conn.io.poll_write(cx, req.body.continue_left)) {
+            Ok(n) if n > 0 => req.body.continue_left = &req.body.continue_left[n..],
+            _ => return Poll::Ready(Err(Verdict::Close)),
+        }
+    }
+    if ready!(req.conn.io.poll_flush(cx)).is_err() {
+        return Poll::Ready(Err(Verdict::Close));
+    }
+    if let BodyLength::Known(length) = req.body_length {
+        req.body.rest = length;
+    }
+    req.body.started = true;
+    Poll::Ready(Ok(()))
+}
+
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+fn poll_frame(req: &mut Request, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Verdict>> {
+    loop {
+        let Some(frames) = &mut req.body.frames else { return Poll::Ready(Ok(None)) };
+        let mut next = frames.frame();
+        match Pin::new(&mut next).poll(cx) {
+            Poll::Ready(None) => {
+                req.body.complete = true;
+                return Poll::Ready(Ok(None));
+            }
+            Poll::Ready(Some(Ok(frame))) => {
+                if let Ok(data) = frame.into_data()
+                    && !data.is_empty()
+                {
+                    req.conn.deadline.clear();
+                    req.body.waiting = false;
+                    return Poll::Ready(Ok(Some(data)));
+                }
+            }
+            Poll::Ready(Some(Err(_))) => return Poll::Ready(Err(Verdict::Close)),
+            Poll::Pending => return poll_timeout(req, cx),
+        }
+    }
+}
+
+fn poll_http1(req: &mut Request, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Verdict>> {
+    loop {
+        match decode(req)? {
+            Decoded::Piece(piece) => return Poll::Ready(Ok(Some(piece))),
+            Decoded::End => {
+                req.body.complete = true;
+                return Poll::Ready(Ok(None));
+            }
+            Decoded::More => {}
+        }
+        let n = match poll_fill(req, cx) {
+            Poll::Pending => return poll_timeout(req, cx),
+            Poll::Ready(Ok(n)) => n,
+            Poll::Ready(Err(e)) => {
+                req.log(Level::Info, Some(&e), format_args!("recv() failed"));
+                return Poll::Ready(Err(Verdict::Close));
+            }
+        };
+        if n == 0 {
+            req.log(Level::Info, None, format_args!("client prematurely closed connection"));
+            return Poll::Ready(Err(Verdict::Close));
+        }
+        req.conn.deadline.clear();
+        req.body.waiting = false;
+    }
+}
+
+enum Decoded {
+    Piece(Bytes),
+    More,
+    End,
+}
+
+/// Takes body bytes out of what was read.
+fn decode(req: &mut Request) -> Result<Decoded, Verdict> {
+    let mut buffer = req.conn.buffer.borrow_mut();
+    if req.body_length != BodyLength::Chunked {
+        if req.body.rest == 0 {
+            return Ok(Decoded::End);
+        }
+        let n = buffer.len().min(usize::try_from(req.body.rest).unwrap_or(usize::MAX));
+        if n == 0 {
+            return Ok(Decoded::More);
+        }
+        let piece = Bytes::copy_from_slice(&buffer.bytes()[..n]);
+        buffer.consume(n);
+        req.body.rest -= n as u64;
+        req.body.wire += n as u64;
+        return Ok(Decoded::Piece(piece));
+    }
+    match req.body.chunked.step(buffer.bytes(), 0) {
+        Ok(Step::Data { from, len }) => {
+            let piece = Bytes::copy_from_slice(&buffer.bytes()[from..from + len]);
+            buffer.consume(from + len);
+            req.body.wire += (from + len) as u64;
+            Ok(Decoded::Piece(piece))
+        }
+        Ok(Step::More) => {
+            req.body.wire += buffer.len() as u64;
+            let all = buffer.len();
+            buffer.consume(all);
+            Ok(Decoded::More)
+        }
+        Ok(Step::End(used)) => {
+            req.body.wire += used as u64;
+            buffer.consume(used);
+            Ok(Decoded::End)
+        }
+        Err(_) => {
+            drop(buffer);
+            req.log(Level::Info, None, format_args!("client sent invalid chunked body"));
+            Err(Verdict::Status(400))
+        }
+    }
+}
+
+fn poll_fill(req: &mut Request, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    let mut buffer = req.conn.buffer.borrow_mut();
+    if buffer.capacity() == 0 {
+        *buffer = Buffer::with_capacity(PIECE);
+    } else if buffer.spare().is_empty() {
+        buffer.compact();
+    }
+    let n = ready!(req.conn.io.poll_read(cx, buffer.spare()))?;
+    buffer.filled(n);
+    Poll::Ready(Ok(n))
+}
+
+fn poll_timeout(req: &mut Request, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Verdict>> {
+    if !req.body.waiting {
+        req.body.waiting = true;
+        req.conn.deadline.set(*req.conf.core.client_body_timeout);
+    }
+    ready!(req.conn.deadline.poll_expired(cx));
+    req.conn.deadline.clear();
+    let reason = io::Error::from_raw_os_error(libc::ETIMEDOUT);
+    req.log(Level::Info, Some(&reason), format_args!("client timed out"));
+    Poll::Ready(Err(Verdict::Status(408)))
+}
+
+fn open_file(req: &mut Request) -> Result<(), Verdict> {
+    let keep = *req.conf.core.client_body_in_file_only;
+    match create_temp(&req.conf.core.client_body_temp_path, keep != BodyInFile::Off) {
+        Ok(mut file) => {
+            req.log(
+                Level::Warn,
+                None,
+                format_args!("a client request body is buffered to a temporary file {}", file.path.display()),
+            );
+            file.stays = keep == BodyInFile::On;
+            req.body.file = Some(file);
+            Ok(())
+        }
+        Err((path, e)) => {
+            req.log(Level::Crit, Some(&e), format_args!("open() \"{}\" failed", path.display()));
+            Err(Verdict::Status(500))
+        }
+    }
+}
+
+fn write_file(req: &mut Request, bytes: &[u8]) -> Result<(), Verdict> {
+    let Some(temp) = &mut req.body.file else { return Ok(()) };
+    match temp.file.write_all(bytes) {
+        Ok(()) => Ok(()),
+        Err(e) => {
+            let path = temp.path.display().to_string();
+            req.log(Level::Crit, Some(&e), format_args!("pwrite() \"{path}\" failed"));
+            Err(Verdict::Status(500))
+        }
+    }
+}
+
+/// Makes a new temporary file in `folder`, numbered as nginx numbers them; unless `named`, its name is removed at
+/// once and only its bytes stay, until it is closed.
+pub fn create_temp(folder: &Path, named: bool) -> Result<TempFile, (PathBuf, io::Error)> {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    loop {
+        let path = folder.join(format!("{:010}", NUMBER.fetch_add(1, Ordering::Relaxed) + 1));
+        match OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path) {
+            Ok(mut file) => {
+                if !named {
+                    let _ = fs::remove_file(&path);
+                }
+                return Ok(TempFile { file, path, named, stays: false });
+            }
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => continue,
+            Err(e) => return Err((path, e)),
+        }
+    }
+}
+
+impl Drop for TempFile {
+    fn drop(&mut self) {
+        if self.named && !self.stays {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Reads and forgets what is left of the body, as long as `lingering_time` allows; false where the connection cannot
+/// be used any more.
+pub async fn drain(req: &mut Request) -> bool {
+    if req.body.complete || req.body_length == BodyLength::None {
+        return true;
+    }
+    if !req.body.started && req.header(EXPECT).is_some_and(|v| v.eq_ignore_ascii_case(b"100-continue")) {
+        // The client was never told to go on: whether it will is unknown.
+        req.expect_tested = true;
+    }
+    req.body.discard = true;
+    let total = crate::net::Deadline::never();
+    total.set(*req.conf.core.lingering_time);
+    let step = crate::net::Deadline::never();
+    let all = async {
+        loop {
+            step.set(*req.conf.core.lingering_timeout);
+            match step.limit(next_piece(req)).await {
+                Some(Ok(Some(_))) => {}
+                Some(Ok(None)) => return true,
+                _ => return false,
+            }
+        }
+    };
+    total.limit(all).await.unwrap_or(false)
+}
+
+/// A file's handle that reads at positions of its own.
+pub fn reader(file: &TempFile) -> io::Result<File> {
+    file.file.try_clone()
 }

@@ -335,6 +335,7 @@ pub fn finish(cf: &mut Build) -> Outcome<Option<Http>> {
         main,
         servers: closed,
         ports: Vec::new(),
+        prefix: cf.prefix.clone(),
         variables: vars.finish().map_err(Fault::Whole)?,
         upstreams,
     };
@@ -354,5 +355,15 @@ fn close(build: LocationBuild, parent: &Loc, cf: &mut Build) -> Outcome<Location
         None => None,
     };
     let handlers: Handlers = modules::handlers(&conf);
-    Ok(Location { name: build.name.into(), kind: build.kind, conf, handlers, children, ifs, limit_except })
+    let error_log = cf.error_log(&conf.core.error_log);
+    Ok(Location {
+        name: build.name.into(),
+        kind: build.kind,
+        conf,
+        error_log,
+        handlers,
+        children,
+        ifs,
+        limit_except,
+    })
 }

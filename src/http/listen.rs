@@ -38,7 +38,7 @@ impl Servers for Known<'_> {
         self.0.get(server).map_or(&[], |server| &server.names)
     }
 
-    fn error_log(&self, server: usize) -> Option<ErrorLog> {
-        self.0.get(server).and_then(|server| (*server.root.conf.core.log).clone())
+    fn error_log(&self, server: usize) -> ErrorLog {
+        self.0.get(server).map_or_else(ErrorLog::none, |server| server.root.error_log().clone())
     }
 }

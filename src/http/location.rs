@@ -6,6 +6,7 @@ use std::ops::Deref;
 use super::conf::Loc;
 use super::method::Method;
 use super::module::Handlers;
+use crate::log::ErrorLog;
 use crate::value::{Regex, Scope};
 
 /// What a location's name means.
@@ -38,6 +39,8 @@ pub struct Location {
     pub kind: Kind,
     /// Settings; also reached through `Deref`.
     pub conf: Loc,
+    /// Its error log: its own, or the one around it.
+    pub error_log: ErrorLog,
     /// What runs for its requests.
     pub handlers: Handlers,
     /// Nested locations.
@@ -46,6 +49,13 @@ pub struct Location {
     pub ifs: Vec<Location>,
     /// Its `limit_except` block.
     pub limit_except: Option<Box<Location>>,
+}
+
+impl Location {
+    /// The error log of this location.
+    pub fn error_log(&self) -> &ErrorLog {
+        &self.error_log
+    }
 }
 
 impl Deref for Location {

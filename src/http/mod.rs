@@ -1,23 +1,32 @@
 //! The http engine: connections, requests, phases, locations, responses; modules are in [`modules`].
 
+pub mod accept;
+pub mod basic;
 pub mod body;
 pub mod body_reader;
 pub mod chunked;
 pub mod conf;
 pub mod connection;
 pub mod error_page;
+pub mod head;
 pub mod headers;
 pub mod http1;
 pub mod http2;
 pub mod listen;
 pub mod location;
+pub mod log;
 pub mod method;
 pub mod mime;
+pub mod parse;
+pub mod phases;
+pub mod serve;
+pub mod special;
+pub mod status;
+pub mod uri;
 #[macro_use]
 pub mod module;
 pub mod modules;
 pub mod output;
-mod output_impl;
 pub mod request;
 pub mod response;
 pub mod variables;
@@ -39,6 +48,8 @@ pub struct Http {
     pub servers: Vec<Server>,
     /// Listening sockets and their servers.
     pub ports: Vec<listen::Port>,
+    /// Relative paths made of variables start here.
+    pub prefix: std::path::PathBuf,
     /// What each variable is.
     pub variables: Variables<Request>,
     /// Upstream groups.
@@ -57,4 +68,11 @@ pub struct Server {
     pub root: Location,
     /// ` in FILE:LINE` of its block.
     pub at: String,
+}
+
+impl Server {
+    /// TLS settings, where the server has certificates.
+    pub fn tls_server(&self) -> Option<Arc<crate::tls::Server>> {
+        None
+    }
 }

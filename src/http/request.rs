@@ -102,6 +102,8 @@ pub struct Request {
     pub valid_unparsed_uri: bool,
     /// The location that [`Request::uri`] belongs to was found for it.
     pub valid_location: bool,
+    /// `try_files` in a location with a regular expression: the URI goes behind the alias.
+    pub add_uri_to_alias: bool,
     /// The path needed normalising (dots, slashes, percent signs).
     pub complex_uri: bool,
     /// How the body is delimited.
@@ -123,9 +125,17 @@ pub struct Request {
     pub err_status: u16,
     /// Whether the connection stays after this request.
     pub keepalive: bool,
+    /// It was there before the answer to the last one was sent.
+    pub pipelined: bool,
     /// After the response, read and discard what the client still sends.
     pub lingering_close: bool,
-    /// The user of basic authentication, once read.
+    /// `Expect: 100-continue` was answered, or needs no answer.
+    pub expect_tested: bool,
+    /// A header filter replaced the response.
+    pub filter_finalized: bool,
+    /// `Content-Range` of a 416.
+    pub unsatisfiable_range: Option<String>,
+    /// What became of limits.
     pub limit_status: LimitStatus,
     /// `limit_rate` in bytes a second, 0 for none; none until the setting was read.
     pub limit_rate: Option<usize>,
@@ -133,6 +143,8 @@ pub struct Request {
     pub limit_rate_after: Option<usize>,
     /// Milliseconds of the thread's clock at the first byte of the request.
     pub start_ms: u64,
+    /// Wall clock at the same moment.
+    pub start_wall: crate::net::clock::Wall,
     /// Random bytes of `$request_id`, made when first asked for.
     pub request_id: Cell<Option<[u8; 16]>>,
     /// What is being done, for error log lines (` while connecting to upstream`).

@@ -4,35 +4,29 @@ use bytes::Bytes;
 
 use super::headers::Headers;
 
-/// What the header filters see and change. nginx writes `Server`, `Date`, `Content-Type`, `Content-Length`,
-/// `Last-Modified`, `Connection` and the like itself, in its order, then `headers` in theirs.
+/// What the header filters see and change. `Server`, `Date`, `Content-Type`, `Content-Length`, `Last-Modified`,
+/// `Connection` and the like are written first, in nginx's order, then `headers` in theirs.
 #[derive(Default)]
 pub struct Response {
     /// Status code.
     pub status: u16,
     /// The upstream's own status line after `HTTP/1.1 `, e.g. `200 Fine`.
     pub status_line: Option<Bytes>,
-    /// `Server` of an upstream, where it is passed.
-    pub server: Option<Bytes>,
-    /// `Date` of an upstream, where it is passed.
-    pub date: Option<Bytes>,
     /// Type without charset.
     pub content_type: Option<Bytes>,
     /// Charset, which is appended to the type.
     pub charset: Option<Bytes>,
     /// Body bytes, where known.
     pub content_length: Option<u64>,
-    /// Seconds since 1970, where known.
+    /// Seconds since 1970, where known; written as `Last-Modified` unless `headers` has that field already.
     pub last_modified: Option<i64>,
-    /// `Last-Modified` as an upstream wrote it; [`Response::last_modified`] is made of it.
-    pub last_modified_text: Option<Bytes>,
-    /// A redirect's target as set by the handler; made absolute when it begins with a slash.
+    /// A redirect's target as set by a handler; one that begins with a slash (or such a `Location` in `headers`) is
+    /// made absolute.
     pub location: Option<Bytes>,
-    /// `ETag` as sent.
-    pub etag: Option<Bytes>,
-    /// `Content-Encoding`
-    pub content_encoding: Option<Bytes>,
-    /// All others, in order.
+    /// [`Response::location`] was made absolute, which gives it another place in the head.
+    pub(super) location_absolute: bool,
+    /// All others in order: `Server`, `Date`, `Last-Modified`, `ETag`, `Content-Encoding`, `Location` of an upstream
+    /// too.
     pub headers: Headers,
     /// After a chunked body.
     pub trailers: Headers,

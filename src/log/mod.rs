@@ -31,7 +31,7 @@ pub struct ErrorLog(Arc<Chain>);
 #[derive(Debug)]
 struct Chain {
     /// Least grave level first: writing stops at the first target that does not take the message.
-    targets: Vec<(Target, Level)>,
+    targets: OnceLock<Vec<(Target, Level)>>,
 }
 
 /// One `error_log`.
@@ -166,20 +166,30 @@ impl ErrorLog {
         ErrorLogBuilder(vec![(Target::File(Arc::new(file)), level)]).build()
     }
 
+    /// A log that takes nothing until [`complete`](Self::complete) says what it is.
+    pub fn pending() -> ErrorLog {
+        ErrorLog(Arc::new(Chain { targets: OnceLock::new() }))
+    }
+
+    /// Makes a pending log, and all its clones, the one that is built; has no effect on any other.
+    pub fn complete(&self, log: ErrorLogBuilder) {
+        let _ = self.0.targets.set(log.0);
+    }
+
     /// Whether any target takes messages of `level`.
     #[inline]
     pub fn enabled(&self, level: Level) -> bool {
-        self.0.targets.first().is_some_and(|(_, limit)| level <= *limit)
+        self.targets().first().is_some_and(|(_, limit)| level <= *limit)
     }
 
     /// The targets with their levels, least grave first.
     pub fn targets(&self) -> &[(Target, Level)] {
-        &self.0.targets
+        self.0.targets.get().map_or(&[], Vec::as_slice)
     }
 
     /// The first file of the log, whose descriptor standard error is given once the process is on its own.
     pub fn first_file(&self) -> Option<&Arc<OpenFile>> {
-        self.0.targets.iter().find_map(|(target, _)| match target {
+        self.targets().iter().find_map(|(target, _)| match target {
             Target::File(file) => Some(file),
             _ => None,
         })
@@ -206,7 +216,7 @@ impl ErrorLog {
 
         let second = clock::wall().sec;
         let mut wrote_stderr = false;
-        for (target, limit) in &self.0.targets {
+        for (target, limit) in self.targets() {
             if level > *limit {
                 break;
             }
@@ -252,7 +262,7 @@ impl ErrorLogBuilder {
     }
 
     pub fn build(self) -> ErrorLog {
-        ErrorLog(Arc::new(Chain { targets: self.0 }))
+        ErrorLog(Arc::new(Chain { targets: self.0.into() }))
     }
 }
 
@@ -314,6 +324,11 @@ mod tests {
         let count = |index: usize| std::fs::read_to_string(&paths[index]).unwrap().lines().count();
         assert_eq!([count(0), count(1), count(2)], [1, 2, 1]);
         assert!(!ErrorLog::none().enabled(Level::Emerg));
+        let (pending, builder) = (ErrorLog::pending(), ErrorLogBuilder(vec![(Target::Stderr, Level::Warn)]));
+        let clone = pending.clone();
+        assert!(!pending.enabled(Level::Emerg));
+        pending.complete(builder);
+        assert!(clone.enabled(Level::Warn) && !clone.enabled(Level::Info));
         std::fs::remove_dir_all(directory).unwrap();
     }
 

@@ -81,7 +81,7 @@ pub fn update_zone() {
     unsafe extern "C" {
         fn tzset();
     }
-    // SAFETY: tzset(3) reads the environment; it is called while the process has one thread.
+    // SAFETY: tzset(3) locks against localtime_r(3); no thread changes the environment while others run.
     unsafe { tzset() };
     SECOND.set(i64::MIN);
 }

@@ -1,15 +1,20 @@
 //! One byte stream over TCP, a unix socket or TLS, usable by a reader and a writer of the same task.
 
 use std::cell::RefCell;
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::path::PathBuf;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use super::{Address, proxy_protocol};
+use crate::tls::{TlsInfo, TlsStream};
+use nix::sys::socket::{MsgFlags, recv};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
-use tokio_rustls::TlsStream;
 
 /// A connected stream socket.
 pub enum Socket {
@@ -73,14 +78,90 @@ impl Socket {
     }
 
     /// Runs a system call on the socket when `interest` is there; a `WouldBlock` makes it wait again.
-    pub fn try_io<R>(
-        &self,
-        interest: tokio::io::Interest,
-        call: impl FnOnce() -> io::Result<R>,
-    ) -> io::Result<R> {
+    pub fn try_io<R>(&self, interest: Interest, call: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
         match self {
             Socket::Tcp(s) => s.try_io(interest, call),
             Socket::Unix(s) => s.try_io(interest, call),
+        }
+    }
+
+    /// The address of this end; an unnamed unix socket where it cannot be had.
+    pub fn local_address(&self) -> Address {
+        match self {
+            Socket::Tcp(s) => s.local_addr().map_or(Address::Unix(PathBuf::new()), Address::Inet),
+            Socket::Unix(s) => {
+                let path = s.local_addr().ok().and_then(|a| a.as_pathname().map(PathBuf::from));
+                Address::Unix(path.unwrap_or_default())
+            }
+        }
+    }
+
+    /// Small writes leave at once (TCP_NODELAY).
+    pub fn set_nodelay(&self) -> io::Result<()> {
+        match self {
+            Socket::Tcp(s) => s.set_nodelay(true),
+            Socket::Unix(_) => Ok(()),
+        }
+    }
+
+    /// The next byte to be read, left where it is; none at the peer's end. `WouldBlock` where nothing is there:
+    /// [`Socket::poll_read_ready`] then waits.
+    pub fn peek_byte(&self) -> io::Result<Option<u8>> {
+        self.try_io(Interest::READABLE, || {
+            let mut byte = [0u8];
+            let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+            let n = recv(self.as_fd().as_raw_fd(), &mut byte, flags)?;
+            Ok((n > 0).then_some(byte[0]))
+        })
+    }
+
+    /// Reads the PROXY protocol's header and not a byte more; none where it names no addresses. The error is what to
+    /// log, before " while reading PROXY protocol".
+    pub async fn read_proxy_protocol(&self) -> Result<Option<proxy_protocol::Header>, String> {
+        let mut bytes = [0u8; proxy_protocol::MAX_HEADER];
+        let mut seen = 0;
+        let read = loop {
+            let n = poll_fn(|cx| self.poll_peek(cx, &mut bytes))
+                .await
+                .map_err(|e| format!("recv() failed {e}"))?;
+            if n <= seen {
+                return Err(proxy_protocol::broken(&bytes[..n]).to_string());
+            }
+            seen = n;
+            match proxy_protocol::read(&bytes[..n]) {
+                Ok(Some(read)) => break read,
+                Ok(None) => {}
+                Err(e) => return Err(e.to_string()),
+            }
+            self.wait_for_more(n).await;
+        };
+        let mut left = read.len;
+        while left > 0 {
+            let n = poll_fn(|cx| self.poll_read(cx, &mut bytes[..left])).await.map_err(|e| e.to_string())?;
+            if n == 0 {
+                break;
+            }
+            left -= n;
+        }
+        Ok(read.header)
+    }
+
+    fn poll_peek(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+        let peek = |buf: &mut [u8]| {
+            self.try_io(Interest::READABLE, || Ok(recv(self.as_fd().as_raw_fd(), buf, flags)?))
+        };
+        attempt!(self, cx, poll_read_ready, peek(buf))
+    }
+
+    /// Waits until more than `n` bytes can be peeked at; readiness alone does not tell.
+    async fn wait_for_more(&self, n: usize) {
+        let mut scratch = [0u8; proxy_protocol::MAX_HEADER];
+        loop {
+            match poll_fn(|cx| self.poll_peek(cx, &mut scratch)).await {
+                Ok(now) if now == n => super::deadline::sleep(5).await,
+                _ => return,
+            }
         }
     }
 
@@ -193,23 +274,31 @@ impl Io {
 
     /// Reads into `buf`; 0 is the peer's end.
     pub async fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
-        std::future::poll_fn(|cx| self.poll_read(cx, buf)).await
+        poll_fn(|cx| self.poll_read(cx, buf)).await
     }
 
     /// Writes all of `buf` and flushes it.
     pub async fn write_all(&self, mut buf: &[u8]) -> io::Result<()> {
         while !buf.is_empty() {
-            match std::future::poll_fn(|cx| self.poll_write(cx, buf)).await? {
+            match poll_fn(|cx| self.poll_write(cx, buf)).await? {
                 0 => return Err(io::ErrorKind::WriteZero.into()),
                 n => buf = &buf[n..],
             }
         }
-        std::future::poll_fn(|cx| self.poll_flush(cx)).await
+        poll_fn(|cx| self.poll_flush(cx)).await
     }
 
     /// Whether this is TLS.
     pub fn is_tls(&self) -> bool {
         matches!(self, Io::Tls(_))
+    }
+
+    /// TLS facts, where it is TLS.
+    pub fn tls_info(&self) -> Option<Arc<TlsInfo>> {
+        match self {
+            Io::Plain(_) => None,
+            Io::Tls(s) => Some(s.borrow().info().clone()),
+        }
     }
 
     /// The plain socket, which bytes can be spliced from and to.
@@ -224,7 +313,7 @@ impl Io {
     pub fn with_socket<R>(&self, f: impl FnOnce(&Socket) -> R) -> R {
         match self {
             Io::Plain(s) => f(s),
-            Io::Tls(s) => f(s.borrow().get_ref().0),
+            Io::Tls(s) => f(s.borrow().io()),
         }
     }
 

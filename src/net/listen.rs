@@ -1,14 +1,12 @@
-//! Listening sockets: what `listen` asks for, opening them with nginx's words for what fails, and taking
-//! connections from them.
+//! Listening sockets: what `listen` asks for, and opening them with nginx's words for what fails.
 
 use crate::log::{self, ErrorLog, Level};
-use nix::sys::socket::{AddressFamily, SockaddrLike, SockaddrStorage};
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 use std::fmt;
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -86,13 +84,6 @@ pub struct Inherited {
 #[derive(Debug, PartialEq, Eq)]
 pub struct NotOpened;
 
-/// Who connected.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Peer {
-    Inet(SocketAddr),
-    Unix,
-}
-
 /// Why one socket is not open.
 enum Failure {
     /// The address is taken: worth another try.
@@ -166,25 +157,6 @@ pub fn delete(path: &Path, log: &ErrorLog) {
     }
 }
 
-/// Takes a connection: nonblocking, close-on-exec.
-pub fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, Peer)> {
-    // SAFETY: an all-zero sockaddr_storage is valid; accept4 writes at most `length` bytes of it. A result
-    // other than -1 is a descriptor that nothing else owns.
-    unsafe {
-        let mut storage: libc::sockaddr_storage = std::mem::zeroed();
-        let mut length = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
-        let address = (&raw mut storage).cast::<libc::sockaddr>();
-        let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
-        let fd = libc::accept4(listener.as_raw_fd(), address, &mut length, flags);
-        if fd == -1 {
-            return Err(io::Error::last_os_error());
-        }
-        let fd = OwnedFd::from_raw_fd(fd);
-        let peer = SockaddrStorage::from_raw(address, Some(length)).and_then(inet);
-        Ok((fd, peer.map_or(Peer::Unix, Peer::Inet)))
-    }
-}
-
 /// Looks at a socket given by number, as the process that started this one does in `NGINX`. `None`, logged,
 /// when it is not a socket nxr knows how to use.
 pub fn inherit(number: i32, log: &ErrorLog) -> Option<Inherited> {
@@ -225,16 +197,8 @@ pub fn inherit(number: i32, log: &ErrorLog) -> Option<Inherited> {
         }
     };
     // What fails here only fails to be closed in programs that nxr starts.
-    let _ = crate::net::fd::set_close_on_exec(std::os::fd::AsFd::as_fd(&fd), true);
+    let _ = crate::net::fd::set_close_on_exec(fd.as_fd(), true);
     Some(Inherited { address, kind, fd: Arc::new(fd) })
-}
-
-fn inet(storage: SockaddrStorage) -> Option<SocketAddr> {
-    match storage.family()? {
-        AddressFamily::Inet => storage.as_sockaddr_in().map(|address| SocketAddr::V4((*address).into())),
-        AddressFamily::Inet6 => storage.as_sockaddr_in6().map(|address| SocketAddr::V6((*address).into())),
-        _ => None,
-    }
 }
 
 fn take_over(listen: &Listen, old: &[Listener]) -> Option<(Arc<OwnedFd>, bool)> {
@@ -464,21 +428,11 @@ impl fmt::Display for Address {
     }
 }
 
-impl fmt::Display for Peer {
-    /// As `$remote_addr` shows it.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Peer::Inet(address) => address.ip().fmt(f),
-            Peer::Unix => f.write_str("unix:"),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::accept::{Peer, accept};
     use std::net::{TcpListener, TcpStream};
-    use std::os::fd::AsFd;
 
     fn free_port(listener: &Listener) -> SocketAddr {
         SockRef::from(&listener.fd).local_addr().unwrap().as_socket().unwrap()
@@ -486,20 +440,6 @@ mod tests {
 
     fn any_port() -> Listen {
         Listen::new(Address::Inet("127.0.0.1:0".parse().unwrap()), ErrorLog::none())
-    }
-
-    #[test]
-    fn accepts_who_connects() {
-        let listeners = open(&[any_port()], &[], false, &ErrorLog::none()).unwrap();
-        let client = TcpStream::connect(free_port(&listeners[0])).unwrap();
-        let (socket, peer) = accept(listeners[0].fd.as_fd()).unwrap();
-        assert_eq!(peer, Peer::Inet(client.local_addr().unwrap()));
-        assert_eq!(
-            SockRef::from(&socket).peer_addr().unwrap().as_socket(),
-            Some(client.local_addr().unwrap())
-        );
-        let none = accept(listeners[0].fd.as_fd()).unwrap_err();
-        assert_eq!(none.kind(), io::ErrorKind::WouldBlock);
     }
 
     #[test]

@@ -1,5 +1,6 @@
-//! Sockets and what surrounds them: buffers, deadlines, addresses, the client's or upstream's byte stream.
+//! Sockets and what surrounds them: buffers, deadlines, addresses, clocks, the client's or upstream's byte stream.
 
+pub mod accept;
 pub mod addr;
 pub mod buffer;
 pub mod cidr;
@@ -9,9 +10,11 @@ pub mod fd;
 pub mod host;
 pub mod io;
 pub mod listen;
+pub mod option;
 pub mod proxy_protocol;
 pub mod resolve;
 pub mod splice;
+pub mod tcp_info;
 
 pub use addr::Address;
 pub use buffer::Buffer;

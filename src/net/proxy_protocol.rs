@@ -399,7 +399,8 @@ mod tests {
 
     #[test]
     fn tlvs_by_name_and_number() {
-        let ssl = Ssl { client: 1, verify: 18, parts: vec![(0x21, b"TLSv1.3".to_vec()), (0x22, b"me".to_vec())] };
+        let ssl =
+            Ssl { client: 1, verify: 18, parts: vec![(0x21, b"TLSv1.3".to_vec()), (0x22, b"me".to_vec())] };
         let tlvs: [(u8, &[u8]); 3] = [(0x02, b"example.com"), (0x01, b"h2"), (0xe1, b"own")];
         let bytes = write_v2(&inet("1.2.3.4:5"), &inet("5.6.7.8:9"), &tlvs, Some(&ssl));
         let h = header(&bytes);
@@ -414,7 +415,10 @@ mod tests {
         assert_eq!(get("ssl_0x22").unwrap(), b"me");
         assert_eq!(get("unique_id"), Err(NoTlv::Absent));
         assert_eq!(get("ssl_cipher"), Err(NoTlv::Absent));
-        assert_eq!(get("nothing").unwrap_err().message(b"nothing").unwrap(), "unknown PROXY protocol TLV \"nothing\"");
+        assert_eq!(
+            get("nothing").unwrap_err().message(b"nothing").unwrap(),
+            "unknown PROXY protocol TLV \"nothing\""
+        );
         assert_eq!(get("0xzz").unwrap_err().message(b"0xzz").unwrap(), "invalid PROXY protocol TLV \"0xzz\"");
         let damaged = Header { tlvs: [1, 0, 9].into(), ..h };
         assert_eq!(damaged.tlv(b"authority"), Err(NoTlv::Broken));
@@ -423,10 +427,7 @@ mod tests {
     #[test]
     fn families_and_checksum() {
         assert_eq!(crc32c(b"123456789"), 0xE306_9283);
-        assert_eq!(
-            write_v1(&inet("[::1]:5"), &inet("[::1]:6")),
-            b"PROXY TCP6 ::1 ::1 5 6\r\n"
-        );
+        assert_eq!(write_v1(&inet("[::1]:5"), &inet("[::1]:6")), b"PROXY TCP6 ::1 ::1 5 6\r\n");
         assert_eq!(write_v1(&Address::Unix("".into()), &inet("1.1.1.1:1")), b"PROXY UNKNOWN\r\n");
         let mixed = header(&write_v2(&inet("1.2.3.4:5"), &inet("[2001:db8::1]:6"), &[], None));
         assert_eq!(&*mixed.source, b"::ffff:1.2.3.4");

@@ -26,3 +26,19 @@ pub struct Stream {
     /// x
     pub ports: Vec<crate::conf::listen::Port>,
 }
+
+/// x
+pub fn accepted(
+    _: &'static Stream,
+    _: usize,
+    _: crate::net::Socket,
+    _: crate::net::Address,
+    _: u64,
+    _: crate::process::Slot,
+) {
+}
+
+/// x
+pub fn close_all() -> bool {
+    true
+}

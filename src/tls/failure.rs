@@ -309,3 +309,14 @@ mod tests {
         assert!(looks_like_tls(0x16) && looks_like_tls(0x80) && !looks_like_tls(b'G'));
     }
 }
+
+impl From<Level> for crate::log::Level {
+    fn from(level: Level) -> Self {
+        match level {
+            Level::Info => crate::log::Level::Info,
+            Level::Error => crate::log::Level::Error,
+            Level::Crit => crate::log::Level::Crit,
+            Level::Alert => crate::log::Level::Alert,
+        }
+    }
+}

@@ -37,8 +37,8 @@ type Messages = Vec<(Level, String)>;
 /// What [`Listens::resolve`] must know of servers, by index.
 pub trait Servers {
     fn names(&self, server: usize) -> &[ServerName];
-    /// Where failures to accept are logged; none is the main context's log.
-    fn error_log(&self, server: usize) -> Option<ErrorLog>;
+    /// Where failures to accept are logged.
+    fn error_log(&self, server: usize) -> ErrorLog;
 }
 
 /// One listening socket and the addresses it serves: a wildcard socket serves specific ones too.
@@ -46,8 +46,6 @@ pub trait Servers {
 pub struct Port {
     /// The socket to open.
     pub listen: Listen,
-    /// `listen.log` is to be the main context's, which is known only when everything is read.
-    pub logs_to_main: bool,
     /// Specific addresses behind a wildcard socket.
     pub specific: Vec<(IpAddr, Addr)>,
     /// The socket's own address.
@@ -70,6 +68,11 @@ pub struct Addr {
 }
 
 impl Port {
+    /// The socket's address as the log shows it.
+    pub fn text(&self) -> String {
+        self.listen.address.to_string()
+    }
+
     /// The address a connection came to.
     pub fn addr_of(&self, local: &Address) -> &Addr {
         let specific = match local {
@@ -306,13 +309,13 @@ impl AddrBuild {
         Ok(names)
     }
 
-    fn listen(&self, log: Option<ErrorLog>) -> Listen {
+    fn listen(&self, log: ErrorLog) -> Listen {
         let (options, kind) = (&self.options, self.options.kind);
         let address = match &self.address {
             Address::Inet(addr) => sockets::Address::Inet(*addr),
             Address::Unix(path) => sockets::Address::Unix(path.clone()),
         };
-        let mut listen = Listen::new(address, log.unwrap_or_else(ErrorLog::none));
+        let mut listen = Listen::new(address, log);
         listen.kind = kind;
         listen.multipath = options.multipath;
         listen.backlog = options.backlog;
@@ -349,11 +352,11 @@ impl PortBuild {
                 Address::Inet(inet) if wildcard && !build.options.bind && !build.is_wildcard() => {
                     specific.push((inet.ip(), addr));
                 }
-                _ => {
-                    let log = servers.error_log(build.default);
-                    let logs_to_main = log.is_none();
-                    open.push(Port { listen: build.listen(log), logs_to_main, specific: Vec::new(), addr });
-                }
+                _ => open.push(Port {
+                    listen: build.listen(servers.error_log(build.default)),
+                    specific: Vec::new(),
+                    addr,
+                }),
             }
         }
         if let Some(last) = open.last_mut() {
@@ -376,8 +379,8 @@ mod tests {
             self.0.get(server).map_or(&[], Vec::as_slice)
         }
 
-        fn error_log(&self, _: usize) -> Option<ErrorLog> {
-            None
+        fn error_log(&self, _: usize) -> ErrorLog {
+            ErrorLog::none()
         }
     }
 

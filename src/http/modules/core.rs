@@ -1,6 +1,7 @@
 //! `ngx_http_core`: what every server and location has. The blocks themselves are in [`crate::http::conf`], the
 //! `listen` directive in [`crate::http::listen`].
 
+use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -8,13 +9,14 @@ use bytes::Bytes;
 
 use crate::conf::build::Commands;
 use crate::conf::{Build, Conf, Fault, Outcome, set, units};
-use crate::http::conf::{self, Loc};
+use crate::http::conf;
 use crate::http::error_page::ErrorPage;
+use crate::http::location::Kind;
 use crate::http::mime::Types;
 use crate::http::module::Module;
 use crate::http::request::Request;
 use crate::http::{listen, variables};
-use crate::log::{ErrorLog, ErrorLogBuilder};
+use crate::log::{ErrorLogBuilder, Level};
 use crate::settings;
 use crate::syntax::Directive;
 use crate::value::{Builtin, Prefix, Template};
@@ -174,8 +176,6 @@ settings! {
         etag: bool = true,
         error_pages: Vec<Arc<ErrorPage>> = Vec::new(),
         error_log: ErrorLogBuilder = ErrorLogBuilder::default(),
-        /// What `error_log` comes to; none where only the main context has it, which is [`crate::log::main`].
-        log: Option<ErrorLog> = None,
         /// The location's handler redirects a URI that lacks the name's last slash.
         auto_redirect: bool = false,
     }
@@ -185,12 +185,9 @@ const KEEPALIVE_DISABLE: &[(&str, u32)] = &[("none", 1), ("msie6", 2), ("safari"
 
 impl Conf for LocConf {
     fn merge(&mut self, parent: &Self, cf: &mut Build) -> Outcome {
-        let (auto_redirect, own_log) = (*self.auto_redirect, self.error_log.is_set());
+        let auto_redirect = *self.auto_redirect;
         self.inherit(parent);
         self.auto_redirect.put(auto_redirect);
-        if own_log {
-            self.log.put(Some((*self.error_log).clone().build()));
-        }
         if !self.root.is_set() {
             // The default, which is relative: made absolute once, at the top.
             let path = path_bytes(cf.full_path(b"html"));
@@ -379,7 +376,6 @@ fn root(cf: &mut Build, d: &Directive<'_>) -> Outcome {
 
 /// The bytes of a path.
 pub fn path_bytes(path: PathBuf) -> Vec<u8> {
-    use std::os::unix::ffi::OsStringExt;
     path.into_os_string().into_vec()
 }
 
@@ -426,7 +422,43 @@ pub fn rate_of(template: &Option<Template>, req: &Request) -> usize {
     template.as_ref().and_then(|t| units::size(&t.eval(req))).unwrap_or(0)
 }
 
-/// Settings of a location, for brevity.
-pub fn of(loc: &Loc) -> &LocConf {
-    &loc.core
+/// The path of the file that the request's URI stands for: `root` and URI, or `alias` and what the location's name
+/// leaves of the URI. Empty where an alias does not fit a rewritten URI.
+pub fn map_path(req: &Request) -> Vec<u8> {
+    let root = &req.conf.core.root;
+    let mut path = root.path.eval(req).to_vec();
+    if root.path.as_constant().is_none() && path.first() != Some(&b'/') {
+        path = path_bytes(req.http.prefix.join(std::ffi::OsString::from_vec(path)));
+    }
+    if !root.alias {
+        path.extend_from_slice(&req.uri);
+        return path;
+    }
+    match &req.location.kind {
+        Kind::Regex(_) => {
+            if req.add_uri_to_alias {
+                path.extend_from_slice(&req.uri);
+            }
+            path
+        }
+        _ if !req.uri.starts_with(&req.location.name) => {
+            let name = String::from_utf8_lossy(&req.location.name);
+            let text = "\"alias\" cannot be used in location";
+            req.log(Level::Alert, None, format_args!("{text} \"{name}\" where URI was rewritten"));
+            Vec::new()
+        }
+        _ => {
+            path.extend_from_slice(&req.uri[req.location.name.len()..]);
+            path
+        }
+    }
+}
+
+/// `$document_root`: `root`'s or `alias`'s path alone.
+pub fn document_root(req: &Request) -> Vec<u8> {
+    let path = req.conf.core.root.path.eval(req).to_vec();
+    match path.first() {
+        Some(b'/') => path,
+        _ => path_bytes(req.http.prefix.join(std::ffi::OsString::from_vec(path))),
+    }
 }

@@ -1,6 +1,7 @@
 //! The http modules, one file each. To add one: its file, its line below, its rows in `grammar/`.
 
 pub mod core;
+pub mod upstream;
 
 use std::sync::Arc;
 
@@ -13,4 +14,13 @@ use crate::value::{Builtin, Prefix};
 
 crate::http_modules! {
     core: core::Core,
+    upstream: upstream::Upstream,
+    upstream_hash: upstream::Hash,
+    upstream_ip_hash: upstream::IpHash,
+    upstream_least_conn: upstream::LeastConn,
+    upstream_least_time: upstream::LeastTime,
+    upstream_random: upstream::Random,
+    upstream_keepalive: upstream::Keepalive,
+    upstream_zone: upstream::Zone,
+    upstream_sticky: upstream::Sticky,
 }

@@ -1,0 +1,143 @@
+//! From an accepted socket to a connection: PROXY protocol, TLS, and which protocol is spoken on top.
+
+use std::io;
+use std::task::{Poll, ready};
+
+use super::connection::{Connection, Incoming};
+use super::{Http, http2, serve};
+use crate::log::{self, Level};
+use crate::net::{Address, Deadline, Io, Socket};
+use crate::process::Slot;
+use crate::tls::{self, Choice, Peer};
+
+/// Serves an accepted socket until it closes. `port` is its place in [`Http::ports`].
+pub fn accepted(http: &'static Http, port: usize, socket: Socket, peer: Address, number: u64, slot: Slot) {
+    let Some(port) = http.ports.get(port) else { return };
+    let start_ms = crate::net::clock::now();
+    let local = (!port.specific.is_empty()).then(|| socket.local_address());
+    let addr = local.as_ref().map_or(&port.addr, |local| port.addr_of(local));
+    let incoming = Incoming {
+        number,
+        client: peer,
+        port,
+        addr,
+        local,
+        proxy_protocol: None,
+        slot: Some(slot),
+        start_ms,
+    };
+    tokio::task::spawn_local(async move {
+        if !addr.ssl && !addr.proxy_protocol {
+            plain(http, incoming, Io::Plain(socket), None).await;
+        } else {
+            // Handshakes need room that the connection gives back when they are done.
+            Box::pin(handshakes(http, incoming, socket)).await;
+        }
+    });
+}
+
+/// Serves a connection whose handshakes are done.
+async fn plain(http: &'static Http, incoming: Incoming, io: Io, server: Option<usize>) {
+    let alpn_h2 = io.tls_info().is_some_and(|info| info.alpn.as_deref() == Some(b"h2"));
+    let conn = Connection::new(incoming, io, server, http);
+    if alpn_h2 {
+        http2::serve(conn, http).await;
+    } else if !conn.is_tls() && http2::enabled(&conn, http) && http2::has_preface(&conn).await {
+        http2::serve(conn, http).await;
+    } else {
+        serve::http1(conn, http).await;
+    }
+}
+
+async fn handshakes(http: &'static Http, mut incoming: Incoming, socket: Socket) {
+    let server = &http.servers[incoming.addr.default];
+    let deadline = Deadline::never();
+    deadline.set(*server.srv.core.client_header_timeout);
+    if incoming.addr.proxy_protocol {
+        match deadline.limit(socket.read_proxy_protocol()).await {
+            Some(Ok(header)) => incoming.proxy_protocol = header,
+            Some(Err(text)) => {
+                return tell(http, &incoming, Level::Error, "reading PROXY protocol", &text);
+            }
+            None => return timed_out(http, &incoming, "reading PROXY protocol"),
+        }
+    }
+    if !incoming.addr.ssl {
+        // A task of its own, so that this one's room is given back.
+        tokio::task::spawn_local(plain(http, incoming, Io::Plain(socket), None));
+        return;
+    }
+    match deadline.limit(first_byte(&socket)).await {
+        Some(Ok(Some(byte))) if tls::looks_like_tls(byte) => {}
+        Some(Ok(Some(_))) => {
+            let conn = Connection::new(incoming, Io::Plain(socket), None, http);
+            return serve::plain_on_tls(conn, http).await;
+        }
+        Some(Ok(None)) => return,
+        Some(Err(_)) => return,
+        None => return timed_out(http, &incoming, "SSL handshaking"),
+    }
+    let mut chosen = None;
+    let addr = incoming.addr;
+    let accept = tls::accept(socket, |name| {
+        let index = name.map(str::to_ascii_lowercase).map_or(addr.default, |name| {
+            let scope = crate::value::Scope::default();
+            let names = |s: usize| http.servers.get(s).map_or(&[][..], |s| &s.names[..]);
+            addr.names.find(name.as_bytes(), &scope, names).unwrap_or(addr.default)
+        });
+        chosen = name.is_some().then_some(index);
+        match http.servers[index].tls_server() {
+            Some(server) => Choice::Serve(server),
+            None => Choice::Reject,
+        }
+    });
+    let done = deadline.limit(accept).await;
+    match done {
+        Some(Ok(stream)) => {
+            stream.io().set_nodelay().unwrap_or(());
+            let serve = plain(http, incoming, Io::tls(stream), chosen);
+            // A task of its own, so that this one's room is given back.
+            tokio::task::spawn_local(serve);
+        }
+        Some(Err(e)) => {
+            tell(http, &incoming, e.level(Peer::Client).into(), "SSL handshaking", &e.to_string())
+        }
+        None => timed_out(http, &incoming, "SSL handshaking"),
+    }
+}
+
+/// The first byte that came, left where it is; none at the client's end.
+async fn first_byte(socket: &Socket) -> io::Result<Option<u8>> {
+    std::future::poll_fn(|cx| {
+        loop {
+            match socket.peek_byte() {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => ready!(socket.poll_read_ready(cx))?,
+                done => return Poll::Ready(done),
+            }
+        }
+    })
+    .await
+}
+
+fn tell(http: &'static Http, incoming: &Incoming, level: Level, action: &str, text: &str) {
+    let log = http.servers[incoming.addr.default].root.error_log();
+    let listen = incoming.port.text();
+    let tail = format!(" while {action}, client: {}, server: {listen}", incoming.client.host());
+    log::error_context(
+        log,
+        level,
+        Some(incoming.number),
+        None,
+        format_args!("{text}"),
+        format_args!("{tail}"),
+    );
+}
+
+fn timed_out(http: &'static Http, incoming: &Incoming, action: &str) {
+    let reason = io::Error::from_raw_os_error(libc::ETIMEDOUT);
+    let log = http.servers[incoming.addr.default].root.error_log();
+    let tail =
+        format!(" while {action}, client: {}, server: {}", incoming.client.host(), incoming.port.text());
+    let text = format_args!("client timed out");
+    log::error_context(log, Level::Info, Some(incoming.number), Some(&reason), text, format_args!("{tail}"));
+}

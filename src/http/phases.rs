@@ -1,0 +1,254 @@
+//! The way of a request through the phases: post-read, server rewrite, find location, rewrite, preaccess, access,
+//! precontent, content; redirects and error pages begin again in the middle.
+
+use bytes::Bytes;
+
+use super::location::{Found, Kind, Location};
+use super::module::{ContentHandler, Handler, Step, Verdict};
+use super::modules::core::Satisfy;
+use super::request::{BodyLength, Request};
+use super::special;
+use crate::log::Level;
+
+/// Where to go on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum From {
+    PostRead,
+    ServerRewrite,
+    FindLocation,
+    /// In the location that was set (a named one).
+    Rewrite,
+}
+
+/// Runs a request until its response is sent, or the client is gone: then false.
+pub async fn run(req: &mut Request) -> bool {
+    resume(req, From::PostRead).await
+}
+
+/// Answers a request that was refused before it was complete.
+pub async fn refuse(req: &mut Request, status: u16) -> bool {
+    settle(req, Verdict::Status(status)).await
+}
+
+async fn resume(req: &mut Request, from: From) -> bool {
+    let verdict = pass(req, from).await;
+    settle(req, verdict).await
+}
+
+/// Does what a verdict asks for until the response is there.
+async fn settle(req: &mut Request, mut verdict: Verdict) -> bool {
+    loop {
+        let from = match verdict {
+            Verdict::Done | Verdict::Next | Verdict::Allow => return true,
+            Verdict::Close => return false,
+            Verdict::Status(444) => return false,
+            Verdict::Status(status) if req.response.sent => {
+                // Too late for another answer.
+                let _ = status;
+                return false;
+            }
+            Verdict::Status(status) => {
+                verdict = special::respond(req, status).await;
+                continue;
+            }
+            Verdict::Redirect => From::ServerRewrite,
+            Verdict::Named => From::Rewrite,
+        };
+        if req.uri_changes == 0 {
+            let shown = String::from_utf8_lossy(&req.uri).into_owned();
+            let text = match from {
+                From::Rewrite => "rewrite or internal redirection cycle while redirect to named location",
+                _ => "rewrite or internal redirection cycle while internally redirecting to",
+            };
+            req.log(Level::Error, None, format_args!("{text} \"{shown}\""));
+            verdict = Verdict::Status(500);
+            continue;
+        }
+        req.uri_changes -= 1;
+        verdict = pass(req, from).await;
+    }
+}
+
+/// Goes through the phases once.
+async fn pass(req: &mut Request, mut from: From) -> Verdict {
+    if from == From::PostRead {
+        let root: &'static Location = &req.server.root;
+        if let Some(verdict) = each(req, &root.handlers.post_read).await {
+            return verdict;
+        }
+        from = From::ServerRewrite;
+    }
+    if from == From::ServerRewrite {
+        let root: &'static Location = &req.server.root;
+        if let Some(verdict) = each(req, &root.handlers.server_rewrite).await {
+            return verdict;
+        }
+        from = From::FindLocation;
+    }
+    loop {
+        if from == From::FindLocation
+            && let Some(verdict) = find_location(req)
+        {
+            return verdict;
+        }
+        req.uri_changed = false;
+        let location = req.location;
+        if let Some(verdict) = each(req, &location.handlers.rewrite).await {
+            return verdict;
+        }
+        if !req.uri_changed {
+            break;
+        }
+        if req.uri_changes == 0 {
+            let shown = String::from_utf8_lossy(&req.uri).into_owned();
+            req.log(
+                Level::Error,
+                None,
+                format_args!("rewrite or internal redirection cycle while processing \"{shown}\""),
+            );
+            return Verdict::Status(500);
+        }
+        req.uri_changes -= 1;
+        req.leave();
+        from = From::FindLocation;
+    }
+    if let Some(verdict) = each(req, &req.conf.handlers.preaccess).await {
+        return verdict;
+    }
+    if !req.is_subrequest()
+        && let Some(verdict) = access(req).await
+    {
+        return verdict;
+    }
+    if let Some(verdict) = each(req, &req.conf.handlers.precontent).await {
+        return verdict;
+    }
+    content(req).await
+}
+
+/// Runs the handlers of a phase; `None`: go on with the next phase.
+async fn each(req: &mut Request, handlers: &'static [Handler]) -> Option<Verdict> {
+    for handler in handlers {
+        match call(req, *handler).await {
+            Verdict::Next | Verdict::Allow => {}
+            verdict => return Some(verdict),
+        }
+    }
+    None
+}
+
+async fn call(req: &mut Request, handler: Handler) -> Verdict {
+    match handler(req) {
+        Step::Now(verdict) => verdict,
+        Step::Later(wait) => wait.await,
+    }
+}
+
+async fn access(req: &mut Request) -> Option<Verdict> {
+    let any = *req.conf.core.satisfy == Satisfy::Any;
+    let mut refused = None;
+    for handler in &req.conf.handlers.access {
+        match call(req, *handler).await {
+            Verdict::Next => {}
+            Verdict::Allow if any => {
+                req.response.headers.remove(super::headers::WWW_AUTHENTICATE);
+                return None;
+            }
+            Verdict::Allow => {}
+            Verdict::Status(status @ (401 | 403)) if any => {
+                // A 401 asks the client for what would let it in: it outweighs a 403.
+                if status != 401 || refused.is_none() || refused == Some(403) {
+                    refused = Some(status);
+                }
+            }
+            verdict => return Some(verdict),
+        }
+    }
+    let status = refused?;
+    if status == 403 {
+        req.log(Level::Error, None, format_args!("access forbidden by rule"));
+    }
+    Some(Verdict::Status(status))
+}
+
+/// Chooses the location of the URI and checks what must be checked first.
+fn find_location(req: &mut Request) -> Option<Verdict> {
+    let server = req.server;
+    let location = match server.root.children.find(&req.uri, &req.scope) {
+        Found::Nothing => &server.root,
+        Found::Location(location) => location,
+        Found::Slash(location) => {
+            req.enter(location);
+            return Some(redirect_to_slash(req, location));
+        }
+    };
+    if !req.internal && *location.core.internal {
+        return Some(Verdict::Status(404));
+    }
+    enter(req, location);
+    if let BodyLength::Known(length) = req.body_length
+        && !req.body.discard
+        && *req.conf.core.client_max_body_size > 0
+        && *req.conf.core.client_max_body_size < length
+    {
+        req.log(Level::Error, None, format_args!("client intended to send too large body: {length} bytes"));
+        req.expect_tested = true;
+        return Some(Verdict::Status(413));
+    }
+    None
+}
+
+fn redirect_to_slash(req: &mut Request, location: &'static Location) -> Verdict {
+    let mut target = Vec::with_capacity(location.name.len() + req.args.len() + 1);
+    super::uri::escape(&location.name, super::uri::Escape::Uri, &mut target);
+    if !req.args.is_empty() {
+        target.push(b'?');
+        target.extend_from_slice(&req.args);
+    }
+    req.response.location = Some(Bytes::from(target));
+    Verdict::Status(301)
+}
+
+/// Enters a location, and the part of it that the method chooses; looks whether the connection may stay.
+fn enter(req: &mut Request, location: &'static Location) {
+    req.enter(location);
+    if let Some(block) = &location.limit_except
+        && let Kind::LimitExcept(allowed) = &block.kind
+    {
+        let get = super::method::Method::Get;
+        let head = req.method == super::method::Method::Head && allowed.contains(&get);
+        if !allowed.contains(&req.method) && !head {
+            req.conf = block;
+        }
+    }
+    let core = &req.conf.core;
+    if req.keepalive {
+        let elapsed = crate::net::clock::now().saturating_sub(req.conn.start_ms);
+        if core.keepalive_timeout.0 == 0
+            || req.conn.requests.get() >= *core.keepalive_requests as u64
+            || elapsed > *core.keepalive_time
+        {
+            req.keepalive = false;
+        }
+    }
+}
+
+async fn content(req: &mut Request) -> Verdict {
+    if let Some(handler) = req.conf.handlers.handler {
+        return handler(req).await;
+    }
+    let handlers: &'static [ContentHandler] = &req.conf.handlers.content;
+    for handler in handlers {
+        match handler(req).await {
+            Verdict::Next => {}
+            verdict => return verdict,
+        }
+    }
+    if req.uri.ends_with(b"/") {
+        let shown = super::modules::core::map_path(req);
+        let shown = String::from_utf8_lossy(&shown).into_owned();
+        req.log(Level::Error, None, format_args!("directory index of \"{shown}\" is forbidden"));
+        return Verdict::Status(403);
+    }
+    Verdict::Status(404)
+}

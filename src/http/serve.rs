@@ -1,0 +1,647 @@
+//! A client's connection from accept to close over HTTP/1: wait, read a head, run the request, and again.
+
+use std::rc::Rc;
+use std::task::{Poll, ready};
+
+use bytes::Bytes;
+
+use super::connection::Connection;
+use super::headers::{self, Headers};
+use super::method::Method;
+use super::output::Output;
+use super::parse::{self, FieldLine};
+use super::request::{BodyLength, Head, Request, Version};
+use super::{Http, Server, body_reader, phases, uri};
+use crate::log::Level;
+use crate::net::Buffer;
+
+/// What becomes of a connection after a request.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum After {
+    Keepalive,
+    Close,
+    Linger,
+}
+
+/// Serves HTTP/1 requests until the connection ends.
+pub async fn http1(conn: Rc<Connection>, http: &'static Http) {
+    let mut first = true;
+    loop {
+        if !wait(&conn, http, first).await {
+            break;
+        }
+        first = false;
+        conn.idle.set(false);
+        // On the heap, so that an idle connection is small.
+        let after = Box::pin(request(conn.clone(), http)).await;
+        match after {
+            After::Keepalive if !crate::process::exiting() || !conn.buffer.borrow().is_empty() => {}
+            After::Linger => {
+                Box::pin(linger(&conn, http)).await;
+                break;
+            }
+            _ => break,
+        }
+    }
+    close(&conn).await;
+}
+
+/// Waits for the first byte of a request, owning no buffer meanwhile. False: there will be none.
+async fn wait(conn: &Rc<Connection>, http: &'static Http, first: bool) -> bool {
+    if !conn.buffer.borrow().is_empty() {
+        return true;
+    }
+    let server = conn.default_server(http);
+    if first {
+        conn.deadline.set(*server.srv.core.client_header_timeout);
+    } else {
+        conn.idle.set(true);
+        conn.set_nodelay();
+        conn.deadline.set(conn.keepalive.get());
+    }
+    let read = conn
+        .deadline
+        .limit(std::future::poll_fn(|cx| {
+            let mut buffer = Buffer::with_capacity(8 << 10);
+            let n = ready!(conn.io.poll_read(cx, buffer.spare()))?;
+            buffer.filled(n);
+            conn.buffer.replace(buffer);
+            Poll::Ready(Ok::<usize, std::io::Error>(n))
+        }))
+        .await;
+    match read {
+        Some(Ok(n)) => n > 0,
+        Some(Err(e)) => {
+            let action = if first { "waiting for request" } else { "keepalive" };
+            conn.log(Level::Info, Some(&e), action, format_args!("recv() failed"));
+            false
+        }
+        None => {
+            if first {
+                let reason = std::io::Error::from_raw_os_error(libc::ETIMEDOUT);
+                conn.log(Level::Info, Some(&reason), "waiting for request", format_args!("client timed out"));
+            }
+            false
+        }
+    }
+}
+
+/// Why a head was not read to its end.
+pub(super) enum Refusal {
+    /// Answer with this status.
+    Status(u16),
+    /// Close without an answer, but log this status.
+    Silent(u16),
+}
+
+async fn request(conn: Rc<Connection>, http: &'static Http) -> After {
+    conn.requests.set(conn.requests.get() + 1);
+    conn.sent.set(0);
+    let mut req = Request::new(conn.clone(), http);
+    let answered = match read_head(&mut req).await {
+        Ok(()) => phases::run(&mut req).await,
+        Err(Refusal::Status(status)) => {
+            req.keepalive = false;
+            phases::refuse(&mut req, status).await
+        }
+        Err(Refusal::Silent(status)) => {
+            req.response.status = status;
+            false
+        }
+    };
+    let after = after(&mut req, answered).await;
+    req.end();
+    conn.keepalive.set(req.conf.core.keepalive_timeout.0);
+    after
+}
+
+async fn after(req: &mut Request, answered: bool) -> After {
+    if !answered || !req.response.complete || req.response.status == 101 {
+        return After::Close;
+    }
+    let whole = req.body.complete || req.body_length == BodyLength::None;
+    if req.keepalive {
+        return match whole || body_reader::drain(req).await {
+            true => After::Keepalive,
+            false => After::Linger,
+        };
+    }
+    let lingering = *req.conf.core.lingering_close;
+    use super::modules::core::Lingering;
+    let more = !whole || !req.conn.buffer.borrow().is_empty();
+    match lingering {
+        Lingering::Always => After::Linger,
+        Lingering::On if req.lingering_close || more => After::Linger,
+        _ => After::Close,
+    }
+}
+
+/// Reads what the client still sends, so that it can read the answer before the connection is reset.
+async fn linger(conn: &Rc<Connection>, http: &'static Http) {
+    let core = &conn.default_server(http).root.core;
+    let _ = std::future::poll_fn(|cx| conn.io.poll_shutdown(cx)).await;
+    conn.buffer.borrow_mut().release();
+    let all = async {
+        let mut scratch = Buffer::with_capacity(4096);
+        loop {
+            conn.deadline.set(*core.lingering_timeout);
+            match conn.deadline.limit(conn.io.read(scratch.spare())).await {
+                Some(Ok(n)) if n > 0 => {}
+                _ => return,
+            }
+        }
+    };
+    let total = crate::net::Deadline::never();
+    total.set(*core.lingering_time);
+    total.limit(all).await;
+}
+
+async fn close(conn: &Rc<Connection>) {
+    if conn.io.is_tls() {
+        conn.deadline.set(30_000);
+        let _ = conn.deadline.limit(std::future::poll_fn(|cx| conn.io.poll_shutdown(cx))).await;
+    }
+}
+
+/// Where in the buffers that nginx would have used the head is; see `large_client_header_buffers`.
+struct Room {
+    /// Bytes of the head that were taken out of the connection's buffer.
+    taken: usize,
+    /// Offset in the head at which the present buffer ends.
+    end: usize,
+    /// Large buffers used.
+    large: usize,
+}
+
+impl Room {
+    /// A line that began at `start` does not end within the present buffer: takes another. False: there is none.
+    fn grow(&mut self, srv: &super::modules::core::Srv, start: usize, at: usize) -> bool {
+        let (number, size) = *srv.large_client_header_buffers;
+        if at - start >= size || self.large >= number {
+            return false;
+        }
+        self.large += 1;
+        self.end = start + size;
+        true
+    }
+}
+
+async fn read_head(req: &mut Request) -> Result<(), Refusal> {
+    req.action.set("reading client request line");
+    let srv = &req.server.srv.core;
+    let mut room = Room { taken: 0, end: *srv.client_header_buffer_size, large: 0 };
+    req.conn.deadline.set(*srv.client_header_timeout);
+    read_line(req, &mut room).await?;
+    if req.version >= Version::Http10 {
+        req.action.set("reading client request headers");
+        read_fields(req, &mut room).await?;
+    } else if req.host.is_empty() {
+        choose_server(req, b"");
+    }
+    req.conn.deadline.clear();
+    req.action.set("");
+    check_head(req)
+}
+
+async fn read_line(req: &mut Request, room: &mut Room) -> Result<(), Refusal> {
+    loop {
+        let parsed = {
+            let mut buffer = req.conn.buffer.borrow_mut();
+            let empty = buffer.bytes().iter().take_while(|c| matches!(c, b'\r' | b'\n')).count();
+            buffer.consume(empty);
+            parse::request_line(buffer.bytes())
+        };
+        match parsed {
+            Ok(Some(line))
+                if line.total <= room.end || {
+                    room.grow(&req.server.srv.core, 0, room.end) && line.total <= room.end
+                } =>
+            {
+                return take_line(req, room, line);
+            }
+            Ok(None) if req.conn.buffer.borrow().len() < room.end => {}
+            Ok(None) if room.grow(&req.server.srv.core, 0, room.end) => {}
+            Ok(_) => {
+                let most = room.end;
+                let line: Vec<u8> = req.conn.buffer.borrow().bytes().iter().take(most).copied().collect();
+                req.head.line = line;
+                req.log(Level::Info, None, format_args!("client sent too long URI"));
+                return Err(Refusal::Status(414));
+            }
+            Err(error) => {
+                req.log(Level::Info, None, format_args!("{}", error.text()));
+                let version = error == parse::LineError::Version;
+                return Err(Refusal::Status(if version { 505 } else { 400 }));
+            }
+        }
+        if parsed_more(req, room.end).await? == 0 {
+            return Err(premature(req));
+        }
+    }
+}
+
+/// Reads more of the head; 0 at the client's end.
+async fn parsed_more(req: &mut Request, want: usize) -> Result<usize, Refusal> {
+    let conn = req.conn.clone();
+    let read = conn
+        .deadline
+        .limit(std::future::poll_fn(|cx| {
+            let mut buffer = conn.buffer.borrow_mut();
+            if buffer.spare().is_empty() {
+                let size = (buffer.len() + want).max(8 << 10).next_power_of_two();
+                buffer.grow(size);
+            }
+            let n = ready!(conn.io.poll_read(cx, buffer.spare()))?;
+            buffer.filled(n);
+            Poll::Ready(Ok::<usize, std::io::Error>(n))
+        }))
+        .await;
+    match read {
+        Some(Ok(n)) => Ok(n),
+        Some(Err(e)) => {
+            req.log(Level::Info, Some(&e), format_args!("recv() failed"));
+            Err(Refusal::Silent(400))
+        }
+        None => {
+            let reason = std::io::Error::from_raw_os_error(libc::ETIMEDOUT);
+            req.log(Level::Info, Some(&reason), format_args!("client timed out"));
+            Err(Refusal::Silent(408))
+        }
+    }
+}
+
+fn premature(req: &Request) -> Refusal {
+    req.log(Level::Info, None, format_args!("client prematurely closed connection"));
+    Refusal::Silent(400)
+}
+
+fn take_line(req: &mut Request, room: &mut Room, line: parse::Line) -> Result<(), Refusal> {
+    {
+        let mut buffer = req.conn.buffer.borrow_mut();
+        req.head.line.extend_from_slice(&buffer.bytes()[..line.len]);
+        buffer.consume(line.total);
+    }
+    room.taken = line.total;
+    req.head.size = line.total as u64;
+    req.method = Method::of(&req.head.line[line.method.clone()]);
+    req.head.method_name = line.method;
+    req.head.protocol = line.protocol;
+    req.head.unparsed_uri = line.uri;
+    req.version = match line.version {
+        (1, 0) => Version::Http10,
+        (1, _) => Version::Http11,
+        _ => Version::Http09,
+    };
+    req.keepalive = req.version == Version::Http11;
+    req.valid_unparsed_uri = !line.empty_path;
+    let merge = *req.server.srv.core.merge_slashes;
+    if set_uri(req, merge, line.empty_path).is_err() {
+        req.log(Level::Info, None, format_args!("client sent invalid request"));
+        return Err(Refusal::Status(400));
+    }
+    if let Some(host) = line.host {
+        let text = req.head.line[host].to_vec();
+        match parse::validate_host(&text) {
+            Ok((host, port)) => {
+                choose_server(req, &host);
+                req.host = host.into();
+                req.host_port = port;
+            }
+            Err(_) => {
+                req.log(Level::Info, None, format_args!("client sent invalid host in request line"));
+                return Err(Refusal::Status(400));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Sets path and arguments from the URI as it came.
+pub fn set_uri(req: &mut Request, merge_slashes: bool, empty_path: bool) -> Result<(), uri::Invalid> {
+    let raw = &req.head.line[req.head.unparsed_uri.clone()];
+    if empty_path || uri::is_complex(raw) {
+        let (path, args) = uri::normalise(raw, merge_slashes)?;
+        req.args = Bytes::copy_from_slice(args);
+        req.uri = path.into();
+        req.complex_uri = true;
+    } else {
+        let at = memchr::memchr(b'?', raw);
+        req.uri = Bytes::copy_from_slice(&raw[..at.unwrap_or(raw.len())]);
+        req.args = at.map(|at| Bytes::copy_from_slice(&raw[at + 1..])).unwrap_or_default();
+    }
+    Ok(())
+}
+
+async fn read_fields(req: &mut Request, room: &mut Room) -> Result<(), Refusal> {
+    let mut count = 0;
+    loop {
+        let line_end = memchr::memchr(b'\n', req.conn.buffer.borrow().bytes());
+        let Some(end) = line_end else {
+            let have = req.conn.buffer.borrow().len();
+            if room.taken + have >= room.end
+                && !room.grow(&req.server.srv.core, room.taken, room.taken + have)
+            {
+                return Err(too_large(req, have));
+            }
+            if parsed_more(req, room.end).await? == 0 {
+                return Err(premature(req));
+            }
+            continue;
+        };
+        while room.taken + end + 1 > room.end {
+            if !room.grow(&req.server.srv.core, room.taken, room.end.max(room.taken)) {
+                return Err(too_large(req, end));
+            }
+        }
+        let done = {
+            let conn = req.conn.clone();
+            let buffer = conn.buffer.borrow();
+            take_field(req, &buffer.bytes()[..end], &mut count)?
+        };
+        req.conn.buffer.borrow_mut().consume(end + 1);
+        room.taken += end + 1;
+        req.head.size += end as u64 + 1;
+        if done {
+            return Ok(());
+        }
+    }
+}
+
+fn too_large(req: &mut Request, have: usize) -> Refusal {
+    req.lingering_close = true;
+    if have == 0 {
+        req.log(Level::Info, None, format_args!("client sent too large request"));
+    } else {
+        let line: Vec<u8> = req.conn.buffer.borrow().bytes().iter().take(have.min(1748)).copied().collect();
+        req.log(
+            Level::Info,
+            None,
+            format_args!("client sent too long header line: \"{}...\"", crate::log::bytes(&line)),
+        );
+    }
+    Refusal::Status(494)
+}
+
+/// Takes one line of the head; true at its end.
+fn take_field(req: &mut Request, line: &[u8], count: &mut usize) -> Result<bool, Refusal> {
+    let srv = &req.server.srv.core;
+    match parse::field_line(line, *srv.underscores_in_headers) {
+        FieldLine::End => Ok(true),
+        FieldLine::Invalid(at) => {
+            req.log(
+                Level::Info,
+                None,
+                format_args!(
+                    "client sent invalid header line: \"{}\\x{:02x}...\"",
+                    crate::log::bytes(&line[..at]),
+                    line.get(at).copied().unwrap_or(b'\r')
+                ),
+            );
+            Err(Refusal::Status(400))
+        }
+        FieldLine::Field { valid: false, value, .. } if *srv.ignore_invalid_headers => {
+            req.log(
+                Level::Info,
+                None,
+                format_args!(
+                    "client sent invalid header line: \"{}\"",
+                    crate::log::bytes(&line[..value.end])
+                ),
+            );
+            Ok(false)
+        }
+        FieldLine::Field { name, value, .. } => {
+            if *count >= *srv.max_headers {
+                req.lingering_close = true;
+                req.log(Level::Info, None, format_args!("client sent too many header lines"));
+                return Err(Refusal::Status(494));
+            }
+            *count += 1;
+            let (name, value) = (&line[name], &line[value]);
+            let known = known_field(req, name, value);
+            req.head.headers.push(name, value);
+            known.map(|()| false)
+        }
+    }
+}
+
+/// What nginx does at once with some fields.
+fn known_field(req: &mut Request, name: &[u8], value: &[u8]) -> Result<(), Refusal> {
+    let is = |known: headers::Name| name.eq_ignore_ascii_case(known.text);
+    match name.len() {
+        4 if is(headers::HOST) => host_field(req, name, value),
+        10 if is(headers::CONNECTION) => {
+            if contains_word(value, b"close") {
+                req.keepalive = false;
+            } else if contains_word(value, b"keep-alive") {
+                req.keepalive = true;
+            }
+            Ok(())
+        }
+        _ if unique(name) && req.head.headers.find(name).is_some() => {
+            let previous = req.head.headers.find(name).unwrap_or_default().to_vec();
+            duplicate(req, "header line", name, value, &previous)
+        }
+        _ => Ok(()),
+    }
+}
+
+fn duplicate(req: &Request, what: &str, name: &[u8], value: &[u8], previous: &[u8]) -> Result<(), Refusal> {
+    let (name, value, previous) =
+        (crate::log::bytes(name), crate::log::bytes(value), crate::log::bytes(previous));
+    req.log(
+        Level::Info,
+        None,
+        format_args!(
+            "client sent duplicate {what}: \"{name}: {value}\", previous value: \"{name}: {previous}\""
+        ),
+    );
+    Err(Refusal::Status(400))
+}
+
+/// Fields that may come only once.
+fn unique(name: &[u8]) -> bool {
+    const NAMES: [&[u8]; 14] = [
+        b"If-Modified-Since",
+        b"If-Unmodified-Since",
+        b"If-Match",
+        b"If-None-Match",
+        b"Referer",
+        b"Content-Length",
+        b"Content-Range",
+        b"Content-Type",
+        b"Range",
+        b"If-Range",
+        b"Transfer-Encoding",
+        b"Expect",
+        b"Authorization",
+        b"Keep-Alive",
+    ];
+    NAMES.iter().any(|known| known.eq_ignore_ascii_case(name))
+}
+
+fn host_field(req: &mut Request, name: &[u8], value: &[u8]) -> Result<(), Refusal> {
+    if let Some(previous) = req.header(headers::HOST) {
+        let previous = previous.to_vec();
+        return duplicate(req, "host header", name, value, &previous);
+    }
+    match parse::validate_host(value) {
+        Ok((host, port)) => {
+            if req.host.is_empty() {
+                choose_server(req, &host);
+                req.host = host.into();
+                req.host_port = port;
+            }
+            Ok(())
+        }
+        Err(_) => {
+            req.log(Level::Info, None, format_args!("client sent invalid host header"));
+            Err(Refusal::Status(400))
+        }
+    }
+}
+
+/// Whether `word` stands in a list of words, in any case.
+pub fn contains_word(value: &[u8], word: &[u8]) -> bool {
+    value.windows(word.len()).any(|w| w.eq_ignore_ascii_case(word))
+}
+
+/// Chooses the virtual server by the request's host.
+pub fn choose_server(req: &mut Request, host: &[u8]) {
+    let addr = req.conn.addr;
+    if addr.names.is_empty() {
+        return;
+    }
+    let http = req.http;
+    let names = |server: usize| http.servers.get(server).map_or(&[][..], |s: &Server| &s.names[..]);
+    if let Some(server) = addr.names.find(host, &req.scope, names).and_then(|i| http.servers.get(i)) {
+        req.server = server;
+        req.leave();
+        req.conn.log.replace(server.root.error_log().clone());
+    }
+}
+
+/// A request without TLS on a port that wants it: nginx's page for that.
+pub async fn plain_on_tls(conn: Rc<Connection>, http: &'static Http) {
+    if wait(&conn, http, true).await {
+        let mut req = Box::new(Request::new(conn.clone(), http));
+        conn.requests.set(1);
+        let _ = Box::pin(read_head(&mut req)).await;
+        req.log(Level::Info, None, format_args!("client sent plain HTTP request to HTTPS port"));
+        req.keepalive = false;
+        Box::pin(phases::refuse(&mut req, 497)).await;
+        req.end();
+    }
+    close(&conn).await;
+}
+
+/// What must hold of a complete head.
+pub(super) fn check_head(req: &mut Request) -> Result<(), Refusal> {
+    let refuse = |req: &Request, status: u16, text: &str| {
+        req.log(Level::Info, None, format_args!("{text}"));
+        Err(Refusal::Status(status))
+    };
+    if req.host.is_empty() {
+        choose_server(req, b"");
+    }
+    if req.version > Version::Http10
+        && req.version < Version::Http2
+        && !req.head.headers.contains(headers::HOST)
+    {
+        return refuse(req, 400, "client sent HTTP/1.1 request without \"Host\" header");
+    }
+    let length = match req.header(headers::CONTENT_LENGTH).map(crate::conf::units::number) {
+        None => None,
+        Some(Some(n)) => Some(n),
+        Some(None) => return refuse(req, 400, "client sent invalid \"Content-Length\" header"),
+    };
+    if let Some(length) = length {
+        req.body_length = if length == 0 { BodyLength::None } else { BodyLength::Known(length) };
+    }
+    if let Some(coding) = req.header(headers::TRANSFER_ENCODING) {
+        if req.version < Version::Http11 {
+            return refuse(req, 400, "client sent HTTP/1.0 request with \"Transfer-Encoding\" header");
+        }
+        if !coding.eq_ignore_ascii_case(b"chunked") {
+            let text =
+                format!("client sent unknown \"Transfer-Encoding\": \"{}\"", String::from_utf8_lossy(coding));
+            return refuse(req, 501, &text);
+        }
+        if length.is_some() {
+            let text = "client sent \"Content-Length\" and \"Transfer-Encoding\" headers at the same time";
+            return refuse(req, 400, text);
+        }
+        req.body_length = BodyLength::Chunked;
+    }
+    match req.method {
+        Method::Connect => refuse(req, 405, "client sent CONNECT method"),
+        Method::Trace => refuse(req, 405, "client sent TRACE method"),
+        _ => Ok(()),
+    }
+}
+
+impl Request {
+    /// A request that begins on `conn`, with the server that the address chooses.
+    pub fn new(conn: Rc<Connection>, http: &'static Http) -> Request {
+        let server = conn.default_server(http);
+        Request {
+            http,
+            server,
+            location: &server.root,
+            conf: &server.root,
+            head: Head { headers: Headers::new(), ..Head::default() },
+            version: Version::Http10,
+            method: Method::Unknown,
+            method_override: None,
+            host: Bytes::new(),
+            host_port: None,
+            uri: Bytes::new(),
+            args: Bytes::new(),
+            valid_unparsed_uri: false,
+            valid_location: true,
+            complex_uri: false,
+            add_uri_to_alias: false,
+            body_length: BodyLength::None,
+            body: Default::default(),
+            scope: Default::default(),
+            internal: false,
+            uri_changes: 11,
+            uri_changed: false,
+            error_page: false,
+            err_status: 0,
+            keepalive: false,
+            pipelined: conn.requests.get() > 1 && !conn.buffer.borrow().is_empty() && !conn.idle.get(),
+            lingering_close: false,
+            expect_tested: false,
+            filter_finalized: false,
+            unsatisfiable_range: None,
+            limit_status: Default::default(),
+            limit_rate: None,
+            limit_rate_after: None,
+            start_ms: crate::net::clock::now(),
+            start_wall: crate::net::clock::wall(),
+            request_id: Default::default(),
+            action: Default::default(),
+            upstream_url: Default::default(),
+            upstream_states: Vec::new(),
+            upstream_headers: Headers::new(),
+            upstream_trailers: Headers::new(),
+            response: Default::default(),
+            out: Output::http1(),
+            contexts: Vec::new(),
+            parent: None,
+            conn,
+        }
+    }
+
+    /// The request is over: its log line.
+    pub fn end(&mut self) {
+        self.action.set("");
+        if self.response.status == 0 && self.err_status != 0 {
+            self.response.status = self.err_status;
+        }
+        for handler in &self.conf.handlers.log {
+            handler(self);
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! Responses made of a status alone: error pages, their replacements by `error_page`, redirects.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::error_page::ErrorPage;
+use super::headers::{ACCEPT_RANGES, CONTENT_LENGTH, ETAG, LAST_MODIFIED, LOCATION, USER_AGENT};
+use super::method::Method;
+use super::module::Verdict;
+use super::output::Gone;
+use super::request::{Request, Version};
+use super::{head, status};
+
+/// Statuses after which the connection cannot stay: what follows may not be a request.
+fn ends_keepalive(status: u16) -> bool {
+    matches!(status, 400 | 413 | 414 | 495..=497 | 500 | 501)
+}
+
+/// Answers with `status`: by `error_page`, which may lead elsewhere, or by nginx's own page.
+pub async fn respond(req: &mut Request, status: u16) -> Verdict {
+    req.err_status = status;
+    if ends_keepalive(status) {
+        req.keepalive = false;
+    }
+    if matches!(status, 400 | 495..=497) {
+        req.lingering_close = false;
+    }
+    req.response.content_type = None;
+    if let Some(page) = error_page(req, status) {
+        return send_error_page(req, &page).await;
+    }
+    req.expect_tested = true;
+    let sent = match own_page(req, status).await {
+        Ok(()) => req.finish().await,
+        gone => gone,
+    };
+    if sent.is_ok() { Verdict::Done } else { Verdict::Close }
+}
+
+fn error_page(req: &mut Request, status: u16) -> Option<Arc<ErrorPage>> {
+    let core = &req.conf.core;
+    if req.error_page || core.error_pages.is_empty() || req.uri_changes == 0 {
+        return None;
+    }
+    if !*core.recursive_error_pages {
+        req.error_page = true;
+    }
+    core.error_pages.iter().find(|p| p.status == status).cloned()
+}
+
+/// Sends nginx's page for `status` (and finishes), or only the head where it has none.
+async fn own_page(req: &mut Request, code: u16) -> Result<(), Gone> {
+    if matches!(code, 494..=497) {
+        req.err_status = 400;
+    }
+    send_page(req, code).await
+}
+
+async fn send_page(req: &mut Request, page: u16) -> Result<(), Gone> {
+    let body = page_body(req, page);
+    let r = &mut req.response;
+    r.status = req.err_status;
+    r.status_line = None;
+    r.content_length = Some(body.len() as u64);
+    if !body.is_empty() {
+        r.content_type = Some(Bytes::from_static(b"text/html"));
+    }
+    r.allow_ranges = false;
+    r.headers.remove(ACCEPT_RANGES);
+    r.headers.remove(CONTENT_LENGTH);
+    r.headers.remove(ETAG);
+    r.headers.remove(LAST_MODIFIED);
+    r.last_modified = None;
+    req.send_head().await?;
+    if !req.response.header_only && !req.response.complete {
+        req.send(&body).await?;
+    }
+    Ok(())
+}
+
+/// A header filter found another status: what the handler made is replaced by that status' page.
+pub async fn replace(req: &mut Request, status: u16) -> Result<(), Gone> {
+    req.response.reset();
+    if status == 0 {
+        return Err(Gone);
+    }
+    req.filter_finalized = true;
+    req.err_status = status;
+    let body = page_body(req, status);
+    req.response.status = status;
+    req.response.content_length = Some(body.len() as u64);
+    req.response.content_type = Some(Bytes::from_static(b"text/html"));
+    if let Some(range) = req.unsatisfiable_range.take() {
+        req.response.headers.add(super::headers::CONTENT_RANGE, range.as_bytes());
+    }
+    req.write_head();
+    if !req.response.header_only {
+        req.send(&body).await?;
+    }
+    req.finish().await?;
+    req.response.header_only = true;
+    Ok(())
+}
+
+const PADDING: &str = "<!-- a padding to disable MSIE and Chrome friendly error page -->\r\n";
+
+fn page_body(req: &Request, code: u16) -> Vec<u8> {
+    let Some(title) = status::page_title(code) else { return Vec::new() };
+    let mut page = format!("<html>\r\n<head><title>{title}</title></head>\r\n<body>\r\n");
+    match code {
+        494..=497 => {
+            let words = title.trim_start_matches("400 ");
+            page += &format!("<center><h1>400 Bad Request</h1></center>\r\n<center>{words}</center>\r\n");
+        }
+        _ => page += &format!("<center><h1>{title}</h1></center>\r\n"),
+    }
+    let server = head::server(*req.conf.core.server_tokens);
+    page += &format!("<hr><center>{server}</center>\r\n</body>\r\n</html>\r\n");
+    if code >= 400 && *req.conf.core.msie_padding && req.version >= Version::Http10 && is_msie_or_chrome(req)
+    {
+        page += &PADDING.repeat(6);
+    }
+    page.into_bytes()
+}
+
+fn is_msie_or_chrome(req: &Request) -> bool {
+    let Some(agent) = req.header(USER_AGENT) else { return false };
+    let has = |word: &str| memchr::memmem::find(agent, word.as_bytes()).is_some();
+    if has("Opera") {
+        return false;
+    }
+    has("MSIE ") || (has("Chrome/") && !has("Gecko/"))
+}
+
+async fn send_error_page(req: &mut Request, page: &ErrorPage) -> Verdict {
+    let overwrite = page.overwrite;
+    if overwrite.is_some_and(|o| o != 0 && o != 200) {
+        req.expect_tested = true;
+    }
+    if let Some(code) = overwrite {
+        req.err_status = code;
+    }
+    let target = page.target.eval(req);
+    match target.first() {
+        Some(b'/') => {
+            let (uri, args) = match page.target.as_constant() {
+                Some(_) => (target, Bytes::copy_from_slice(&page.args)),
+                None => split_args(target),
+            };
+            if req.method != Method::Head {
+                req.method = Method::Get;
+                req.method_override = Some(b"GET");
+            }
+            req.redirect_to(uri, args);
+            return Verdict::Redirect;
+        }
+        Some(b'@') => {
+            if req.go_to_named(&target) {
+                return Verdict::Named;
+            }
+            let shown = String::from_utf8_lossy(&target).into_owned();
+            req.log(
+                crate::log::Level::Error,
+                None,
+                format_args!("could not find named location \"{shown}\""),
+            );
+            return Verdict::Status(500);
+        }
+        _ => {}
+    }
+    req.expect_tested = true;
+    if !overwrite.is_some_and(|o| matches!(o, 301 | 302 | 303 | 307 | 308)) {
+        req.err_status = 302;
+    }
+    req.response.headers.remove(LOCATION);
+    req.response.location = Some(target);
+    let code = req.err_status;
+    let sent = match send_page(req, code).await {
+        Ok(()) => req.finish().await,
+        gone => gone,
+    };
+    if sent.is_ok() { Verdict::Done } else { Verdict::Close }
+}
+
+/// Splits arguments off a URI.
+pub fn split_args(uri: Bytes) -> (Bytes, Bytes) {
+    match memchr::memchr(b'?', &uri) {
+        Some(at) => (uri.slice(..at), uri.slice(at + 1..)),
+        None => (uri, Bytes::new()),
+    }
+}

@@ -1,0 +1,331 @@
+//! The threads of a worker: each takes connections, keeps those it should, and hands on the others.
+
+use super::balance::{Loads, Slot};
+use super::{Accepted, Configuration, Core, Stream, Thread, next_connection_number, privileges, stats};
+use crate::log::{self, ErrorLog, Level};
+use crate::net::accept::{Peer, accept};
+use crate::net::listen::{Address, Kind, Listener};
+use crate::net::{clock, fd};
+use std::cell::RefCell;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::mpsc::{Sender, UnboundedReceiver, UnboundedSender, channel, unbounded_channel};
+use tokio::task::{JoinHandle, LocalSet};
+
+/// How many idle connections are closed at once when connections run short.
+const DRAIN: usize = 32;
+
+/// A configuration and the sockets to serve it on.
+pub(super) struct Serving {
+    pub(super) configuration: &'static dyn Configuration,
+    pub(super) listeners: Vec<Listener>,
+}
+
+/// What a thread is told.
+enum Command {
+    Start(Arc<Serving>),
+    /// The sender is dropped when no more is accepted.
+    StopAccepting(Sender<()>),
+    CloseIdle(&'static dyn Configuration),
+    CloseAll(&'static dyn Configuration),
+    Serve(Box<Taken>),
+}
+
+/// A connection on its way to its thread.
+struct Taken {
+    configuration: &'static dyn Configuration,
+    listener: usize,
+    fd: OwnedFd,
+    peer: Peer,
+    unix: bool,
+    number: u64,
+    slot: Slot,
+}
+
+/// All threads, as seen by the one that leads them.
+#[derive(Clone)]
+pub(super) struct Crew {
+    pub(super) loads: &'static Loads,
+    members: Arc<[UnboundedSender<Command>]>,
+}
+
+/// Makes the threads of `core`, the calling one the first, and runs `lead` in it.
+pub(super) fn run<T>(core: &Core, lead: impl AsyncFnOnce(&Crew) -> T) -> io::Result<T> {
+    let count = core.worker_processes.max(1);
+    let loads: &'static Loads = Box::leak(Box::new(Loads::new(count, core.worker_connections)));
+    let (members, mut inboxes): (Vec<_>, Vec<_>) = (0..count).map(|_| unbounded_channel()).unzip();
+    let crew = Crew { loads, members: members.into() };
+    for (index, inbox) in inboxes.drain(1..).enumerate() {
+        let (crew, affinity, log) =
+            (crew.clone(), core.cpu_affinity.of_thread(index + 1), core.error_log.clone());
+        let runtime = runtime()?;
+        std::thread::Builder::new().name("worker".to_owned()).spawn(move || {
+            if let Some(set) = affinity {
+                privileges::bind_thread(set, &log);
+            }
+            let member = Member::new(index + 1, crew);
+            LocalSet::new().block_on(&runtime, member.obey(inbox));
+        })?;
+    }
+    if let Some(set) = core.cpu_affinity.of_thread(0) {
+        privileges::bind_thread(set, &core.error_log);
+    }
+    let runtime = runtime()?;
+    let first = inboxes.pop();
+    Ok(LocalSet::new().block_on(&runtime, async {
+        let member = Member::new(0, crew.clone());
+        if let Some(inbox) = first {
+            tokio::task::spawn_local(member.obey(inbox));
+        }
+        lead(&crew).await
+    }))
+}
+
+fn runtime() -> io::Result<Runtime> {
+    Builder::new_current_thread().enable_io().enable_time().build()
+}
+
+// === impl Crew ===
+
+impl Crew {
+    /// Every thread begins to serve, and stops accepting for what it served before.
+    pub(super) fn start(&self, serving: Serving) {
+        let serving = Arc::new(serving);
+        self.tell(|| Command::Start(serving.clone()));
+    }
+
+    /// Returns when no thread accepts any more: whoever was accepted is counted then.
+    pub(super) async fn stop_accepting(&self) {
+        let (done, mut all_done) = channel(1);
+        self.tell(|| Command::StopAccepting(done.clone()));
+        drop(done);
+        // Ends when the last sender is dropped.
+        let _: Option<()> = all_done.recv().await;
+    }
+
+    pub(super) fn close_idle(&self, configuration: &'static dyn Configuration) {
+        self.tell(|| Command::CloseIdle(configuration));
+    }
+
+    /// Returns whether the connections will be closed.
+    pub(super) fn close_all(&self, configuration: &'static dyn Configuration) -> bool {
+        for member in self.members.iter().skip(1) {
+            // A thread that has ended has no connections.
+            let _ = member.send(Command::CloseAll(configuration));
+        }
+        configuration.close_all()
+    }
+
+    fn tell(&self, command: impl Fn() -> Command) {
+        for member in self.members.iter() {
+            // A thread that has ended has nothing to do.
+            let _ = member.send(command());
+        }
+    }
+}
+
+/// One thread.
+struct Member {
+    index: usize,
+    crew: Crew,
+    accepting: RefCell<Vec<JoinHandle<()>>>,
+}
+
+// === impl Member ===
+
+impl Member {
+    fn new(index: usize, crew: Crew) -> Rc<Member> {
+        stats::enter(index);
+        crew.loads.enter(index);
+        Rc::new(Member { index, crew, accepting: RefCell::default() })
+    }
+
+    async fn obey(self: Rc<Self>, mut inbox: UnboundedReceiver<Command>) {
+        while let Some(command) = inbox.recv().await {
+            match command {
+                Command::Start(serving) => self.start(&serving),
+                Command::StopAccepting(done) => {
+                    self.stop_accepting();
+                    drop(done);
+                }
+                Command::CloseIdle(configuration) => guarded(|| configuration.close_idle()),
+                Command::CloseAll(configuration) => guarded(|| _ = configuration.close_all()),
+                Command::Serve(taken) => serve(*taken),
+            }
+        }
+    }
+
+    fn start(self: &Rc<Self>, serving: &Arc<Serving>) {
+        let configuration = serving.configuration;
+        let thread = Thread { index: self.index, count: self.crew.members.len() };
+        guarded(|| configuration.start_thread(thread));
+        let mut accepting = Vec::new();
+        for (index, listener) in serving.listeners.iter().enumerate() {
+            match listener.listen.kind {
+                Kind::Stream => {
+                    let door = Door {
+                        member: self.clone(),
+                        configuration,
+                        index,
+                        unix: matches!(listener.listen.address, Address::Unix(_)),
+                        fd: listener.fd.clone(),
+                        address: listener.listen.address.to_string(),
+                        log: listener.listen.log.clone(),
+                    };
+                    accepting.push(tokio::task::spawn_local(door.stand()));
+                }
+                Kind::Datagram if self.index == 0 => match listener.fd.try_clone() {
+                    Ok(fd) => guarded(|| configuration.datagrams(index, fd.into())),
+                    Err(reason) => {
+                        let log = &listener.listen.log;
+                        log::error_errno(log, Level::Alert, None, &reason, format_args!("dup() failed"));
+                    }
+                },
+                Kind::Datagram => {}
+            }
+        }
+        for task in self.accepting.replace(accepting) {
+            task.abort();
+        }
+    }
+
+    fn stop_accepting(&self) {
+        self.accepting.take().into_iter().for_each(|task| task.abort());
+    }
+}
+
+/// One thread at one listening socket.
+struct Door {
+    member: Rc<Member>,
+    configuration: &'static dyn Configuration,
+    index: usize,
+    unix: bool,
+    fd: Arc<OwnedFd>,
+    address: String,
+    log: ErrorLog,
+}
+
+// === impl Door ===
+
+impl Door {
+    async fn stand(self) {
+        let socket = match fd::watch(self.fd.clone()) {
+            Ok(socket) => socket,
+            Err(reason) => return self.alert(&reason, "epoll_ctl() failed"),
+        };
+        loop {
+            let mut ready = match socket.readable().await {
+                Ok(ready) => ready,
+                Err(reason) => return self.alert(&reason, "epoll_wait() failed"),
+            };
+            match ready.try_io(|socket| accept(socket.get_ref().as_fd())) {
+                Err(_not_ready) => {}
+                Ok(Ok((fd, peer))) => self.admit(fd, peer).await,
+                Ok(Err(reason)) => self.failed(&reason).await,
+            }
+        }
+    }
+
+    /// Counts a connection and gives it to its thread; without room for it, it is closed.
+    async fn admit(&self, fd: OwnedFd, peer: Peer) {
+        let loads = self.member.crew.loads;
+        stats().accepted.fetch_add(1, Ordering::Relaxed);
+        let drained = if loads.is_short() { self.drain() } else { 0 };
+        let thread = loads.choose(self.member.index);
+        let mut slot = loads.take_client(thread);
+        // What is being closed needs a turn to be gone.
+        for _ in 0..drained.min(3) {
+            if slot.is_some() {
+                break;
+            }
+            tokio::task::yield_now().await;
+            slot = loads.take_client(thread);
+        }
+        let Some(slot) = slot else {
+            loads.complain(
+                &self.log,
+                None,
+                format_args!(" while accepting new connection on {}", self.address),
+            );
+            return;
+        };
+        stats().handled.fetch_add(1, Ordering::Relaxed);
+        let taken = Taken {
+            configuration: self.configuration,
+            listener: self.index,
+            fd,
+            peer,
+            unix: self.unix,
+            number: next_connection_number(),
+            slot,
+        };
+        match self.member.crew.members.get(thread) {
+            Some(other) if thread != self.member.index => {
+                // If that thread has ended, the connection is closed with the command.
+                let _ = other.send(Command::Serve(Box::new(taken)));
+            }
+            _ => serve(taken),
+        }
+    }
+
+    fn drain(&self) -> usize {
+        let loads = self.member.crew.loads;
+        let drained = catch_unwind(AssertUnwindSafe(|| self.configuration.drain_idle(DRAIN))).unwrap_or(0);
+        if drained > 0 && loads.may_warn(clock::wall().sec) {
+            let what = format_args!(
+                "{} worker_connections are not enough, reusing connections",
+                loads.connections()
+            );
+            log::error(&log::main(), Level::Warn, None, what);
+        }
+        drained
+    }
+
+    async fn failed(&self, reason: &io::Error) {
+        let (level, pause) = match reason.raw_os_error() {
+            Some(libc::ECONNABORTED) => (Level::Error, false),
+            Some(libc::EMFILE | libc::ENFILE) => (Level::Crit, true),
+            _ => (Level::Alert, false),
+        };
+        let context = format_args!(" while accepting new connection on {}", self.address);
+        log::error_context(&self.log, level, None, Some(reason), format_args!("accept4() failed"), context);
+        if pause {
+            tokio::time::sleep(self.configuration.core().accept_mutex_delay).await;
+        } else {
+            // An error that stays must not keep the thread from its other work.
+            tokio::time::sleep(Duration::from_millis(u64::from(level == Level::Alert))).await;
+        }
+    }
+
+    fn alert(&self, reason: &io::Error, what: &str) {
+        log::error_errno(&self.log, Level::Alert, None, reason, format_args!("{what}"));
+    }
+}
+
+/// Gives a connection to its configuration, in its thread.
+fn serve(taken: Taken) {
+    let Taken { configuration, listener, fd, peer, unix, number, slot } = taken;
+    let stream = if unix {
+        tokio::net::UnixStream::from_std(fd.into()).map(Stream::Unix)
+    } else {
+        tokio::net::TcpStream::from_std(fd.into()).map(Stream::Tcp)
+    };
+    match stream {
+        Ok(stream) => guarded(|| configuration.accepted(listener, Accepted { stream, peer, number, slot })),
+        Err(reason) => {
+            let log = &configuration.core().error_log;
+            log::error_errno(log, Level::Alert, Some(number), &reason, format_args!("epoll_ctl() failed"));
+        }
+    }
+}
+
+/// A panic in what a configuration does ends that alone; the panic hook has logged it.
+fn guarded(work: impl FnOnce()) {
+    let _ = catch_unwind(AssertUnwindSafe(work));
+}

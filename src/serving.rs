@@ -1,0 +1,89 @@
+//! A loaded configuration at work: what the process room asks of it, handed on to http and stream.
+
+use std::path::PathBuf;
+
+use crate::conf::listen::Side;
+use crate::conf::load::{Ir, load_and_tell};
+use crate::log::OpenFiles;
+use crate::net::accept::Peer;
+use crate::net::listen::Listen;
+use crate::net::{Address, Socket};
+use crate::process::{Accepted, Configuration, Core, LoadOptions, Loaded, NotLoaded, Stream, Thread};
+
+/// The IR and the sockets it listens on.
+struct Serving {
+    ir: Ir,
+    listens: Vec<Listen>,
+}
+
+/// Reads and checks the configuration that the command line names; what is wrong is in the log.
+pub fn load(options: &LoadOptions<'_>) -> Result<Loaded, NotLoaded> {
+    let mut ir = load_and_tell(options).map_err(|_| NotLoaded)?;
+    let listens = ir.listens();
+    let files = std::mem::take(&mut ir.sources);
+    Ok(Loaded { configuration: Box::new(Serving { ir, listens }), files })
+}
+
+impl Configuration for Serving {
+    fn core(&self) -> &Core {
+        &self.ir.core
+    }
+
+    fn listens(&self) -> &[Listen] {
+        &self.listens
+    }
+
+    fn files(&self) -> &OpenFiles {
+        &self.ir.files
+    }
+
+    fn directories(&self) -> &[PathBuf] {
+        &self.ir.directories
+    }
+
+    fn start_thread(&'static self, _: Thread) {}
+
+    fn accepted(&'static self, listener: usize, accepted: Accepted) {
+        let Some(place) = self.ir.sockets.get(listener) else { return };
+        let socket = match accepted.stream {
+            Stream::Tcp(s) => Socket::Tcp(s),
+            Stream::Unix(s) => Socket::Unix(s),
+        };
+        let peer = match accepted.peer {
+            Peer::Inet(addr) => Address::Inet(addr),
+            Peer::Unix => Address::Unix(PathBuf::new()),
+        };
+        match place.side {
+            Side::Http => {
+                if let Some(http) = &self.ir.http {
+                    crate::http::accept::accepted(
+                        http,
+                        place.port,
+                        socket,
+                        peer,
+                        accepted.number,
+                        accepted.slot,
+                    );
+                }
+            }
+            Side::Stream => {
+                if let Some(stream) = &self.ir.stream {
+                    crate::stream::accepted(stream, place.port, socket, peer, accepted.number, accepted.slot);
+                }
+            }
+        }
+    }
+
+    fn close_idle(&'static self) {
+        crate::http::connection::close_idle();
+    }
+
+    fn close_all(&'static self) -> bool {
+        crate::http::connection::close_all();
+        crate::stream::close_all()
+    }
+
+    fn drain_idle(&'static self, count: usize) -> usize {
+        crate::http::connection::drain_idle(count)
+    }
+}

@@ -68,7 +68,8 @@ pub struct LocationBuild {
 }
 
 impl LocationBuild {
-    fn new(kind: Kind, name: &[u8]) -> LocationBuild {
+    /// A block of which nothing was read so far.
+    pub fn new(kind: Kind, name: &[u8]) -> LocationBuild {
         LocationBuild {
             name: name.to_vec(),
             kind,

@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
+use super::request::Request;
 use crate::conf::{Fault, Outcome};
 use crate::log::Level;
 use crate::syntax::{Item, Items};
@@ -12,6 +13,17 @@ use crate::syntax::{Item, Items};
 /// Extensions, lower-case, and their types.
 #[derive(Clone, Debug, Default)]
 pub struct Types(HashMap<Box<[u8]>, Bytes>);
+
+impl Request {
+    /// Gives the response the type of the URI's extension, or the default, unless it has one.
+    pub fn set_content_type(&mut self) {
+        if self.response.content_type.is_none() {
+            let core = &self.conf.core;
+            let known = core.types.get(self.extension());
+            self.response.content_type = Some(known.unwrap_or_else(|| (*core.default_type).clone()));
+        }
+    }
+}
 
 impl Types {
     /// What nginx has without a `types` block.

@@ -8,6 +8,7 @@ pub mod chunked;
 pub mod conf;
 pub mod connection;
 pub mod error_page;
+pub mod forwarded;
 pub mod head;
 pub mod headers;
 pub mod http1;
@@ -29,6 +30,7 @@ pub mod modules;
 pub mod output;
 pub mod request;
 pub mod response;
+pub mod script;
 pub mod variables;
 
 use std::sync::Arc;

@@ -6,6 +6,7 @@
 pub mod conn_zone;
 pub mod entries;
 pub mod geo;
+pub mod log_format;
 pub mod map;
 mod ranges;
 mod regex;

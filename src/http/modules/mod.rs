@@ -1,6 +1,14 @@
 //! The http modules, one file each. To add one: its file, its line below, its rows in `grammar/`.
 
+pub mod access;
 pub mod core;
+pub mod tuning;
+pub mod geo;
+pub mod log;
+pub mod map;
+pub mod realip;
+pub mod rewrite;
+pub mod split_clients;
 pub mod upstream;
 
 use std::sync::Arc;
@@ -14,6 +22,12 @@ use crate::value::{Builtin, Prefix};
 
 crate::http_modules! {
     core: core::Core,
+    tuning: tuning::Tuning,
+    map: map::Map,
+    geo: geo::Geo,
+    split_clients: split_clients::SplitClients,
+    realip: realip::RealIp,
+    rewrite: rewrite::Rewrite,
     upstream: upstream::Upstream,
     upstream_hash: upstream::Hash,
     upstream_ip_hash: upstream::IpHash,
@@ -23,4 +37,6 @@ crate::http_modules! {
     upstream_keepalive: upstream::Keepalive,
     upstream_zone: upstream::Zone,
     upstream_sticky: upstream::Sticky,
+    access: access::Access,
+    log: log::Log,
 }

@@ -1,0 +1,18 @@
+//! `ngx_http_split_clients`: the `split_clients` block; what it does is in [`crate::value::split_clients`].
+
+use crate::conf::build::Commands;
+use crate::http::module::Module;
+use crate::value::split_clients::split_clients_block;
+
+/// The module.
+pub struct SplitClients;
+
+impl Module for SplitClients {
+    type Main = ();
+    type Srv = ();
+    type Loc = ();
+    const COMMANDS: Commands = Commands {
+        module: "ngx_http_split_clients",
+        setters: &[("split_clients", |cf, d| split_clients_block(cf, d, |cf| &mut cf.http.vars))],
+    };
+}

@@ -14,9 +14,9 @@ pub mod modules;
 pub mod pump;
 mod serve;
 pub mod session;
-mod tls_settings;
 #[cfg(test)]
 mod tests;
+mod tls_settings;
 
 use std::sync::OnceLock;
 

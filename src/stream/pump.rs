@@ -99,7 +99,18 @@ impl<'a> Pump<'a> {
         let down = Direction::new(Side::Upstream, limits.download_rate);
         let deadline = Deadline::never();
         let watch = Watch::default();
-        Pump { session, client, upstream, limits, up, down, half_closed: false, deadline, armed: false, watch }
+        Pump {
+            session,
+            client,
+            upstream,
+            limits,
+            up,
+            down,
+            half_closed: false,
+            deadline,
+            armed: false,
+            watch,
+        }
     }
 
     /// Pumps to the end.

@@ -103,7 +103,13 @@ impl Context for Session {
 
 impl Session {
     /// A session on a socket just accepted by `port`.
-    pub fn new(stream: &'static Stream, port: &'static Port, io: Io, client: Address, number: u64) -> Session {
+    pub fn new(
+        stream: &'static Stream,
+        port: &'static Port,
+        io: Io,
+        client: Address,
+        number: u64,
+    ) -> Session {
         let local = OnceCell::new();
         // A socket that serves one address needs no system call to know which.
         let addr = match port.specific.is_empty() {

@@ -23,15 +23,15 @@ const ALL: [Protocol; 6] = [
 
 /// The protocols of these bits.
 pub fn protocols(bits: u32) -> Vec<Protocol> {
-    ALL.into_iter().enumerate().filter(|(bit, _)| bits >> bit & 1 == 1).map(|(_, protocol)| protocol).collect()
+    ALL.into_iter()
+        .enumerate()
+        .filter(|(bit, _)| bits >> bit & 1 == 1)
+        .map(|(_, protocol)| protocol)
+        .collect()
 }
 
 /// Sets names of protocols.
-pub fn set_protocols(
-    cf: &mut Build,
-    d: &Directive<'_>,
-    to: fn(&mut Build) -> &mut Setting<u32>,
-) -> Outcome {
+pub fn set_protocols(cf: &mut Build, d: &Directive<'_>, to: fn(&mut Build) -> &mut Setting<u32>) -> Outcome {
     let mut warnings = Vec::new();
     crate::conf::set::bits(to(cf), d, PROTOCOLS, |warning| warnings.push(warning))?;
     warnings.into_iter().for_each(|warning| cf.warn(d.at(), warning));

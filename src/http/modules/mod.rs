@@ -2,13 +2,13 @@
 
 pub mod access;
 pub mod core;
-pub mod tuning;
 pub mod geo;
 pub mod log;
 pub mod map;
 pub mod realip;
 pub mod rewrite;
 pub mod split_clients;
+pub mod tuning;
 pub mod upstream;
 
 use std::sync::Arc;

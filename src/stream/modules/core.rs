@@ -51,7 +51,7 @@ impl Conf for Srv {
     fn merge(&mut self, parent: &Self, _: &mut Build) -> Outcome {
         self.inherit(parent);
         if self.error_log.is_set() {
-            self.log.put(Some(self.error_log.clone().build()));
+            self.log.put(Some((*self.error_log).clone().build()));
         }
         Ok(())
     }

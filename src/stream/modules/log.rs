@@ -120,9 +120,8 @@ fn log_format(cf: &mut Build, d: &Directive<'_>) -> Outcome {
     let mut parts = d.args().skip(1).peekable();
     let mut escape = Escape::Default;
     if let Some(how) = parts.peek().and_then(|word| word.strip_prefix(b"escape=")) {
-        escape = Escape::parse(&shown(how)).ok_or_else(|| {
-            Fault::here(format!("unknown log format escaping \"{}\"", shown(how)))
-        })?;
+        escape = Escape::parse(&shown(how))
+            .ok_or_else(|| Fault::here(format!("unknown log format escaping \"{}\"", shown(how))))?;
         parts.next();
     }
     let mut text = Vec::new();
@@ -162,9 +161,7 @@ fn access_log(cf: &mut Build, d: &Directive<'_>) -> Outcome {
     }
     let formats = &cf.stream.main().log().formats;
     let format = formats.iter().find(|format| format.name.eq_ignore_ascii_case(d.arg(2))).cloned();
-    let format = format.ok_or_else(|| {
-        Fault::here(format!("unknown log format \"{}\"", shown(d.arg(2))))
-    })?;
+    let format = format.ok_or_else(|| Fault::here(format!("unknown log format \"{}\"", shown(d.arg(2)))))?;
     let mut log = Access { to, format, condition: None };
     parameters(cf, d, &mut log)?;
     cf.stream.srv().log().logs.edit().push(log);
@@ -186,13 +183,13 @@ fn parameters(cf: &mut Build, d: &Directive<'_>, log: &mut Access) -> Outcome {
     let (mut size, mut flush) = (0, 0);
     for word in d.args().skip(2) {
         if let Some(value) = word.strip_prefix(b"buffer=") {
-            size = units::size(value).filter(|size| *size > 0).ok_or_else(|| {
-                Fault::here(format!("invalid buffer size \"{}\"", shown(value)))
-            })?;
+            size = units::size(value)
+                .filter(|size| *size > 0)
+                .ok_or_else(|| Fault::here(format!("invalid buffer size \"{}\"", shown(value))))?;
         } else if let Some(value) = word.strip_prefix(b"flush=") {
-            flush = units::milliseconds(value).filter(|time| *time > 0).ok_or_else(|| {
-                Fault::here(format!("invalid flush time \"{}\"", shown(value)))
-            })?;
+            flush = units::milliseconds(value)
+                .filter(|time| *time > 0)
+                .ok_or_else(|| Fault::here(format!("invalid flush time \"{}\"", shown(value))))?;
         } else if word == b"gzip" || word.starts_with(b"gzip=") {
             return Err(Fault::here("nginx was built without zlib support"));
         } else if let Some(value) = word.strip_prefix(b"if=") {

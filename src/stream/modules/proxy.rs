@@ -181,11 +181,7 @@ fn old_buffer_size(cf: &mut Build, d: &Directive<'_>) -> Outcome {
     Ok(())
 }
 
-fn rate(
-    cf: &mut Build,
-    d: &Directive<'_>,
-    to: fn(&mut Srv) -> &mut Setting<Option<Template>>,
-) -> Outcome {
+fn rate(cf: &mut Build, d: &Directive<'_>, to: fn(&mut Srv) -> &mut Setting<Option<Template>>) -> Outcome {
     to(cf.stream.srv().proxy()).once()?;
     let value = cf.stream.template(d.arg(1))?;
     if value.as_constant().is_some_and(|text| units::size(text).is_none()) {
@@ -305,12 +301,7 @@ fn local_address(s: &Session, conf: &Srv) -> Option<SocketAddr> {
 }
 
 /// One attempt at a peer, up to the point where bytes can be sent.
-async fn attempt(
-    s: &Session,
-    pick: &mut Pick,
-    options: &connect::Options,
-    host: &str,
-) -> Result<Io, Failed> {
+async fn attempt(s: &Session, pick: &mut Pick, options: &connect::Options, host: &str) -> Result<Io, Failed> {
     let conf = &s.server.srv.proxy;
     let upstream = &s.upstream;
     let now = clock::now();
@@ -371,9 +362,8 @@ async fn relay(s: &Session, upstream: &Io, began: i64) -> u16 {
     let Some(client) = &s.io else { return INTERNAL_ERROR };
     let mut first = if upstream.is_tls() { Vec::new() } else { header(s) };
     first.extend_from_slice(&s.read_ahead);
-    let rate = |rate: &Option<Template>| {
-        rate.as_ref().and_then(|rate| units::size(&rate.eval(s))).unwrap_or(0)
-    };
+    let rate =
+        |rate: &Option<Template>| rate.as_ref().and_then(|rate| units::size(&rate.eval(s))).unwrap_or(0);
     let limits = Limits {
         timeout: *conf.timeout,
         buffer: *conf.buffer_size,
@@ -456,4 +446,3 @@ fn send_header_at_once(s: &Session, socket: &Socket) -> Result<(), Failed> {
         }
     }
 }
-

@@ -106,9 +106,7 @@ impl Module for ProxySsl {
         module: "ngx_stream_proxy",
         setters: &[
             ("proxy_ssl", |cf, d| set::flag(&mut cf.stream.srv().proxy_ssl().enable, d)),
-            ("proxy_ssl_session_reuse", |cf, d| {
-                set::flag(&mut cf.stream.srv().proxy_ssl().session_reuse, d)
-            }),
+            ("proxy_ssl_session_reuse", |cf, d| set::flag(&mut cf.stream.srv().proxy_ssl().session_reuse, d)),
             ("proxy_ssl_protocols", |cf, d| {
                 common::set_protocols(cf, d, |cf| &mut cf.stream.srv().proxy_ssl().protocols)
             }),
@@ -175,7 +173,12 @@ fn alpn(cf: &mut Build, d: &Directive<'_>) -> Outcome {
 }
 
 /// Begins TLS with an upstream. What goes wrong is logged.
-pub async fn handshake(s: &Session, connector: &Arc<Connector>, socket: Socket, host: &str) -> Result<Io, ()> {
+pub async fn handshake(
+    s: &Session,
+    connector: &Arc<Connector>,
+    socket: Socket,
+    host: &str,
+) -> Result<Io, ()> {
     let conf = &s.server.srv.proxy_ssl;
     let name = match &*conf.name {
         Some(name) => String::from_utf8_lossy(&name.eval(s)).into_owned(),
@@ -210,8 +213,7 @@ mod tests {
 
     #[test]
     fn names_lose_their_port() {
-        for (name, bare) in
-            [("a:443", "a"), ("a", "a"), ("[::1]:443", "[::1]"), ("[::1]", "[::1]"), ("", "")]
+        for (name, bare) in [("a:443", "a"), ("a", "a"), ("[::1]:443", "[::1]"), ("[::1]", "[::1]"), ("", "")]
         {
             assert_eq!(without_port(name), bare);
         }

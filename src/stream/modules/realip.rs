@@ -57,7 +57,7 @@ impl Module for Realip {
 
 fn from(cf: &mut Build, d: &Directive<'_>) -> Outcome {
     let word = d.arg(1);
-    let mut add = |cf: &mut Build, cidr| cf.stream.srv().realip().from.edit().push(cidr);
+    let add = |cf: &mut Build, cidr| cf.stream.srv().realip().from.edit().push(cidr);
     if word == b"unix:" {
         add(cf, Cidr::Unix);
         return Ok(());

@@ -18,7 +18,8 @@ use crate::stream::tls_settings as common;
 use crate::stream::{Server, conf};
 use crate::syntax::Directive;
 use crate::tls::{
-    self, CertificatePair, Choice, Peer, PeerCertificate, ServerTls, SessionCache, TicketKeys, TlsInfo, VerifyMode,
+    self, CertificatePair, Choice, Peer, PeerCertificate, ServerTls, SessionCache, TicketKeys, TlsInfo,
+    VerifyMode,
 };
 use crate::value::Builtin;
 
@@ -294,9 +295,7 @@ fn alpn(cf: &mut Build, d: &Directive<'_>) -> Outcome {
 
 fn session_cache(cf: &mut Build, d: &Directive<'_>) -> Outcome {
     for word in d.args() {
-        let invalid = || {
-            Fault::here(format!("invalid session cache \"{}\"", String::from_utf8_lossy(word)))
-        };
+        let invalid = || Fault::here(format!("invalid session cache \"{}\"", String::from_utf8_lossy(word)));
         let cache = match word {
             b"off" | b"none" => Cache::None,
             b"builtin" => Cache::Kept(SessionCache::builtin(BUILTIN_CACHE)),

@@ -5,6 +5,8 @@
 
 pub mod entries;
 pub mod geo;
+pub mod limit_conn;
+pub mod limit_req;
 pub mod log_format;
 pub mod map;
 mod ranges;

@@ -3,6 +3,8 @@
 pub mod access;
 pub mod core;
 pub mod geo;
+pub mod limit_conn;
+pub mod limit_req;
 pub mod log;
 pub mod map;
 pub mod realip;
@@ -25,6 +27,8 @@ crate::http_modules! {
     split_clients: split_clients::SplitClients,
     realip: realip::RealIp,
     rewrite: rewrite::Rewrite,
+    limit_req: limit_req::LimitReq,
+    limit_conn: limit_conn::LimitConn,
     access: access::Access,
     log: log::Log,
 }

@@ -11,6 +11,7 @@ use super::core::CoreBuild;
 use super::grammar::{self, Context, Row, Support};
 use super::listen::Side;
 use super::load::Options;
+use super::zones::Zones;
 use super::{Fault, Outcome, Setting};
 use crate::http::Http;
 use crate::http::conf::HttpBuild;
@@ -52,6 +53,8 @@ pub struct Build {
     pub sides: Vec<Side>,
     /// Log files, to be opened once all is known to be right.
     pub files: OpenFiles,
+    /// Shared memory zones.
+    pub zones: Zones,
     /// Directories to make, each once.
     pub directories: Vec<PathBuf>,
     /// Where messages go when no `error_log` names a file; none is standard error.
@@ -82,6 +85,7 @@ impl Build {
             stream_ready: None,
             sides: Vec::new(),
             files: OpenFiles::new(),
+            zones: Zones::default(),
             directories: Vec::new(),
             default_error_log: options.error_log.clone(),
             default_pid: options.pid.clone(),

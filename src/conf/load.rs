@@ -145,6 +145,7 @@ fn read(options: &Options<'_>, cf: &mut Build, messages: &mut Vec<Message>) -> O
             port: index,
         }));
     }
+    cf.zones.check()?;
     let core = core::finish(cf, sockets.len())?;
     Ok(Ir {
         core,

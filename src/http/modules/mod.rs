@@ -3,6 +3,8 @@
 pub mod access;
 pub mod core;
 pub mod geo;
+pub mod limit_conn;
+pub mod limit_req;
 pub mod log;
 pub mod map;
 pub mod realip;
@@ -37,6 +39,8 @@ crate::http_modules! {
     upstream_keepalive: upstream::Keepalive,
     upstream_zone: upstream::Zone,
     upstream_sticky: upstream::Sticky,
+    limit_req: limit_req::LimitReq,
+    limit_conn: limit_conn::LimitConn,
     access: access::Access,
     log: log::Log,
 }

@@ -158,6 +158,14 @@ impl<IO> TlsStream<IO> {
         &self.info
     }
 
+    /// Whether nothing that was received waits to be read.
+    pub fn wants_read(&self) -> bool {
+        match &self.side {
+            Side::Server(s) => s.get_ref().1.wants_read(),
+            Side::Client(s) => s.get_ref().1.wants_read(),
+        }
+    }
+
     /// The stream underneath.
     pub fn io(&self) -> &IO {
         match &self.side {

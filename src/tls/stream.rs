@@ -158,14 +158,6 @@ impl<IO> TlsStream<IO> {
         &self.info
     }
 
-    /// Whether nothing that was received waits to be read.
-    pub fn wants_read(&self) -> bool {
-        match &self.side {
-            Side::Server(s) => s.get_ref().1.wants_read(),
-            Side::Client(s) => s.get_ref().1.wants_read(),
-        }
-    }
-
     /// The stream underneath.
     pub fn io(&self) -> &IO {
         match &self.side {
@@ -179,6 +171,14 @@ impl<IO> TlsStream<IO> {
         match &mut self.side {
             Side::Server(s) => s.get_mut().0,
             Side::Client(s) => s.get_mut().0,
+        }
+    }
+
+    /// Whether the peer said close_notify, or sent what was received but not read so far.
+    pub fn has_unread(&self) -> bool {
+        match &self.side {
+            Side::Server(s) => !s.get_ref().1.wants_read(),
+            Side::Client(s) => !s.get_ref().1.wants_read(),
         }
     }
 

@@ -1,11 +1,11 @@
 //! The http modules, one file each. To add one: its file, its line below, its rows in `grammar/`.
 
 pub mod core;
-pub mod tuning;
 pub mod geo;
 pub mod map;
 pub mod rewrite;
 pub mod split_clients;
+pub mod tuning;
 pub mod upstream;
 
 use std::sync::Arc;

@@ -643,5 +643,6 @@ impl Request {
         for handler in &self.conf.handlers.log {
             handler(self);
         }
+        super::modules::realip::restore(self);
     }
 }

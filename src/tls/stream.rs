@@ -166,19 +166,19 @@ impl<IO> TlsStream<IO> {
         }
     }
 
-    /// Whether plaintext can only come from the stream underneath: none is buffered, and the peer has not ended.
-    pub fn wants_read(&self) -> bool {
-        match &self.side {
-            Side::Server(s) => s.get_ref().1.wants_read(),
-            Side::Client(s) => s.get_ref().1.wants_read(),
-        }
-    }
-
     /// The stream underneath; bytes written to it directly are not part of the TLS connection.
     pub fn io_mut(&mut self) -> &mut IO {
         match &mut self.side {
             Side::Server(s) => s.get_mut().0,
             Side::Client(s) => s.get_mut().0,
+        }
+    }
+
+    /// Whether the peer said close_notify, or sent what was received but not read so far.
+    pub fn has_unread(&self) -> bool {
+        match &self.side {
+            Side::Server(s) => !s.get_ref().1.wants_read(),
+            Side::Client(s) => !s.get_ref().1.wants_read(),
         }
     }
 

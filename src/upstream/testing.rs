@@ -155,5 +155,6 @@ pub fn build_conf() -> crate::conf::Build {
         testing: true,
         error_log: None,
         pid: "/nginx.pid".into(),
+        temp: None,
     })
 }

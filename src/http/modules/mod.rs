@@ -1,8 +1,11 @@
 //! The http modules, one file each. To add one: its file, its line below, its rows in `grammar/`.
 
+pub mod access;
 pub mod core;
 pub mod geo;
+pub mod log;
 pub mod map;
+pub mod realip;
 pub mod rewrite;
 pub mod split_clients;
 pub mod tuning;
@@ -23,6 +26,7 @@ crate::http_modules! {
     map: map::Map,
     geo: geo::Geo,
     split_clients: split_clients::SplitClients,
+    realip: realip::RealIp,
     rewrite: rewrite::Rewrite,
     upstream: upstream::Upstream,
     upstream_hash: upstream::Hash,
@@ -33,4 +37,6 @@ crate::http_modules! {
     upstream_keepalive: upstream::Keepalive,
     upstream_zone: upstream::Zone,
     upstream_sticky: upstream::Sticky,
+    access: access::Access,
+    log: log::Log,
 }

@@ -4,6 +4,7 @@ pub mod accept;
 pub mod basic;
 pub mod body;
 pub mod body_reader;
+pub mod charset_map;
 pub mod chunked;
 pub mod conf;
 pub mod connection;
@@ -21,11 +22,13 @@ pub mod method;
 pub mod mime;
 pub mod parse;
 pub mod phases;
-pub mod serve;
 pub mod send_file;
+pub mod serve;
 pub mod special;
 pub mod status;
 pub mod subrequest;
+#[cfg(test)]
+pub mod testing;
 pub mod types;
 pub mod uri;
 #[macro_use]

@@ -134,7 +134,12 @@ impl Output {
     }
 
     /// Takes body bytes of a subrequest.
-    fn poll_joined(&mut self, req: &Request, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize, Gone>> {
+    fn poll_joined(
+        &mut self,
+        req: &Request,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<Result<usize, Gone>> {
         if self.late.is_empty() && self.filtered.is_empty() {
             return self.poll_kind(req, cx, bytes);
         }
@@ -447,9 +452,6 @@ impl Request {
     async fn finish_filters(&mut self) -> Result<(), Gone> {
         let after = self.out.additions.1.take();
         self.with_out(|out, req| {
-            if let Some(ranges) = &mut out.ranges {
-                ranges.end(req)?;
-            }
             let mut end = Vec::new();
             run_filters(&mut out.filters, req, b"", true, &mut end)?;
             run_filters(&mut out.late, req, &end, after.is_none(), &mut out.filtered)

@@ -16,6 +16,8 @@ pub struct Response {
     pub content_type: Option<Bytes>,
     /// Charset, which is appended to the type.
     pub charset: Option<Bytes>,
+    /// `X-Accel-Charset` of an upstream: the charset wanted.
+    pub override_charset: Option<Bytes>,
     /// Body bytes, where known.
     pub content_length: Option<u64>,
     /// Seconds since 1970, where known; written as `Last-Modified` unless `headers` has that field already.

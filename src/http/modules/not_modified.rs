@@ -1,6 +1,7 @@
 //! `ngx_http_not_modified_filter`: answers 304 and 412 to conditional requests (RFC 9110, section 13).
 
 use crate::conf::build::Commands;
+use crate::http::conf::Loc;
 use crate::http::headers::{
     CONTENT_ENCODING, ETAG, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_UNMODIFIED_SINCE,
 };
@@ -17,7 +18,7 @@ impl Module for NotModified {
     type Loc = ();
     const COMMANDS: Commands = Commands { module: "ngx_http_not_modified_filter", setters: &[] };
 
-    fn handlers(_: &(), to: &mut Handlers) {
+    fn handlers(_: &Loc, to: &mut Handlers) {
         to.header_filters.push(header_filter);
     }
 }
@@ -129,7 +130,8 @@ mod tests {
 
     #[test]
     fn dates() {
-        for text in ["Sun, 06 Nov 1994 08:49:37 GMT", "Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994"]
+        for text in
+            ["Sun, 06 Nov 1994 08:49:37 GMT", "Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994"]
         {
             assert_eq!(parse_time(text.as_bytes()), Some(784_111_777), "{text}");
         }

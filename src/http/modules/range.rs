@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 
 use crate::conf::build::Commands;
+use crate::http::conf::Loc;
 use crate::http::headers::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, ETAG, IF_RANGE, RANGE};
 use crate::http::module::{Handlers, Module};
 use crate::http::output::Gone;
@@ -20,7 +21,7 @@ impl Module for Range {
     type Loc = ();
     const COMMANDS: Commands = Commands { module: "ngx_http_range_header_filter", setters: &[] };
 
-    fn handlers(_: &(), to: &mut Handlers) {
+    fn handlers(_: &Loc, to: &mut Handlers) {
         to.header_filters.push(header_filter);
     }
 }
@@ -66,7 +67,8 @@ impl Ranges {
             return Ok(());
         }
         let within = |start: u64, end: u64| {
-            let cut = |at: u64| usize::try_from(at.saturating_sub(from)).unwrap_or(usize::MAX).min(bytes.len());
+            let cut =
+                |at: u64| usize::try_from(at.saturating_sub(from)).unwrap_or(usize::MAX).min(bytes.len());
             &bytes[cut(start)..cut(end)]
         };
         if let [part] = &self.parts[..] {

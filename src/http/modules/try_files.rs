@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use crate::conf::build::Commands;
 use crate::conf::{Build, Conf, Fault, Outcome, units};
+use crate::http::conf::Loc;
 use crate::http::file;
 use crate::http::location::Kind;
 use crate::http::module::{Handlers, Module, Step, Verdict};
@@ -60,9 +61,11 @@ impl Module for TryFiles {
     type Main = ();
     type Srv = ();
     type Loc = LocConf;
-    const COMMANDS: Commands = Commands { module: "ngx_http_try_files", setters: &[("try_files", directive)] };
+    const COMMANDS: Commands =
+        Commands { module: "ngx_http_try_files", setters: &[("try_files", directive)] };
 
-    fn handlers(loc: &LocConf, to: &mut Handlers) {
+    fn handlers(loc: &Loc, to: &mut Handlers) {
+        let loc = &loc.try_files;
         if loc.files.is_some() {
             to.precontent.push(|req| Step::Now(handle(req)));
         }
@@ -206,6 +209,9 @@ mod tests {
             let text = format!("server {{ location / {{ try_files /a {wrong}; }} }}");
             assert!(emerg(&text).starts_with(&format!("invalid code \"{wrong}\" in ")));
         }
-        assert!(emerg("server { try_files /a =404; try_files /a =404; }").contains("\"try_files\" directive is duplicate"));
+        assert!(
+            emerg("server { try_files /a =404; try_files /a =404; }")
+                .contains("\"try_files\" directive is duplicate")
+        );
     }
 }

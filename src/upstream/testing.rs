@@ -148,12 +148,12 @@ pub fn group_with(servers: &[&str], settings: super::keepalive::Settings) -> &'s
 /// A configuration in which nothing was read so far.
 pub fn build_conf() -> crate::conf::Build {
     crate::conf::Build::new(&crate::conf::load::Options {
-        conf_file: "/f".into(),
+        conf_file: "/nginx.conf".into(),
         conf_prefix: "/".into(),
         prefix: "/".into(),
         parameters: None,
         testing: true,
         error_log: None,
-        pid: "/pid".into(),
+        pid: "/nginx.pid".into(),
     })
 }

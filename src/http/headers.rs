@@ -129,7 +129,8 @@ impl Headers {
         self.push_hashed(name.text, name.hash, value);
     }
 
-    fn push_hashed(&mut self, name: &[u8], hash: u32, value: &[u8]) {
+    /// Appends a field whose [`hash`] is known.
+    pub fn push_hashed(&mut self, name: &[u8], hash: u32, value: &[u8]) {
         let name = &name[..name.len().min(u16::MAX as usize)];
         let at = self.arena.len() as u32;
         self.arena.extend_from_slice(name);

@@ -5,6 +5,7 @@
 
 pub mod entries;
 pub mod geo;
+pub mod keys;
 pub mod limit_conn;
 pub mod limit_req;
 pub mod log_format;

@@ -7,6 +7,7 @@ pub mod body_reader;
 pub mod chunked;
 pub mod conf;
 pub mod connection;
+pub mod crypt;
 pub mod error_page;
 pub mod forwarded;
 pub mod head;

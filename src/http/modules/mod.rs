@@ -1,6 +1,7 @@
 //! The http modules, one file each. To add one: its file, its line below, its rows in `grammar/`.
 
 pub mod access;
+pub mod auth_basic;
 pub mod core;
 pub mod geo;
 pub mod limit_conn;
@@ -8,10 +9,13 @@ pub mod limit_req;
 pub mod log;
 pub mod map;
 pub mod realip;
+pub mod referer;
 pub mod rewrite;
+pub mod secure_link;
 pub mod split_clients;
 pub mod tuning;
 pub mod upstream;
+pub mod stub_status;
 
 use std::sync::Arc;
 
@@ -42,5 +46,9 @@ crate::http_modules! {
     limit_req: limit_req::LimitReq,
     limit_conn: limit_conn::LimitConn,
     access: access::Access,
+    auth_basic: auth_basic::AuthBasic,
+    referer: referer::Referer,
+    secure_link: secure_link::SecureLink,
+    stub_status: stub_status::StubStatus,
     log: log::Log,
 }

@@ -5,7 +5,10 @@ pub mod geo;
 pub mod map;
 pub mod rewrite;
 pub mod split_clients;
+pub mod ssl;
 pub mod upstream;
+pub mod v2;
+pub mod v3;
 
 use std::sync::Arc;
 
@@ -18,6 +21,9 @@ use crate::value::{Builtin, Prefix};
 
 crate::http_modules! {
     core: core::Core,
+    ssl: ssl::Ssl,
+    v2: v2::V2,
+    v3: v3::V3,
     map: map::Map,
     geo: geo::Geo,
     split_clients: split_clients::SplitClients,

@@ -32,7 +32,14 @@ pub struct Options<'a> {
     pub error_log: Option<PathBuf>,
     /// Where the configuration names no `pid`.
     pub pid: PathBuf,
+    /// The folder of temporary files that have no `*_temp_path`; none is `*_temp` in the prefix, as in nginx's own
+    /// build.
+    pub temp: Option<PathBuf>,
 }
+
+/// Debian's layout: the prefix without `-p`, and where temporary files then go.
+const DEBIAN_PREFIX: &str = "/usr/share/nginx/";
+const DEBIAN_TEMP: &str = "/var/lib/nginx";
 
 /// What is to be told, in this order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,6 +100,7 @@ pub fn load_and_tell(options: &process::LoadOptions<'_>) -> Result<Ir, NotLoaded
         testing: options.test(),
         error_log: paths.error_log.clone(),
         pid: paths.pid.clone(),
+        temp: (paths.prefix.as_os_str() == DEBIAN_PREFIX).then(|| PathBuf::from(DEBIAN_TEMP)),
     };
     let mut messages = Vec::new();
     let loaded = load(&own, &mut messages);
@@ -137,6 +145,7 @@ fn read(options: &Options<'_>, cf: &mut Build, messages: &mut Vec<Message>) -> O
             port: index,
         }));
     }
+    cf.zones.check()?;
     let core = core::finish(cf, sockets.len())?;
     Ok(Ir {
         core,

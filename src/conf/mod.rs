@@ -13,6 +13,7 @@ pub mod setting;
 mod support;
 pub mod units;
 pub mod url;
+pub mod zones;
 
 pub use build::{Build, Setter};
 pub use fault::{Fault, Outcome};

@@ -170,6 +170,13 @@ impl Headers {
         self.matching(name.hash, name.text).map(|f| self.value_of(f))
     }
 
+    /// Value of the first field of that name, where it came more than once.
+    pub fn repeated(&self, name: &[u8]) -> Option<&[u8]> {
+        let mut fields = self.matching(hash(name), name);
+        let first = fields.next();
+        fields.next().and(first).map(|f| self.value_of(f))
+    }
+
     /// Value of the first field of a name known only now.
     pub fn find(&self, name: &[u8]) -> Option<&[u8]> {
         self.matching(hash(name), name).next().map(|f| self.value_of(f))

@@ -165,6 +165,14 @@ impl Socket {
         }
     }
 
+    /// Notes that all there was has been read, so that the next read waits without asking the system. To be called
+    /// after a read that returned less than there was room for.
+    pub fn set_drained(&self) {
+        let drained = || Err::<(), _>(io::Error::from(io::ErrorKind::WouldBlock));
+        // The error is the message.
+        let _ = self.try_io(Interest::READABLE, drained);
+    }
+
     /// Shuts one or both directions.
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         socket2::SockRef::from(self).shutdown(how)

@@ -174,11 +174,11 @@ impl<IO> TlsStream<IO> {
         }
     }
 
-    /// Whether all that came was read: nothing decrypted waits.
-    pub fn wants_read(&self) -> bool {
+    /// Whether the peer said close_notify, or sent what was received but not read so far.
+    pub fn has_unread(&self) -> bool {
         match &self.side {
-            Side::Server(s) => s.get_ref().1.wants_read(),
-            Side::Client(s) => s.get_ref().1.wants_read(),
+            Side::Server(s) => !s.get_ref().1.wants_read(),
+            Side::Client(s) => !s.get_ref().1.wants_read(),
         }
     }
 

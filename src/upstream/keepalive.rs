@@ -167,7 +167,7 @@ fn tag_for(settings: &Settings, tag: Tag) -> Tag {
 /// Whether an idle connection is still open, and nothing came over it.
 fn alive(io: &Io) -> bool {
     if let Io::Tls(stream) = io
-        && !stream.borrow().wants_read()
+        && stream.borrow().has_unread()
     {
         return false;
     }

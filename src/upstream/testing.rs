@@ -147,14 +147,14 @@ pub fn group_with(servers: &[&str], settings: super::keepalive::Settings) -> &'s
 
 /// A configuration in which nothing was read so far.
 pub fn build_conf() -> crate::conf::Build {
-    crate::conf::Build {
-        prefix: "/".into(),
+    crate::conf::Build::new(&crate::conf::load::Options {
+        conf_file: "/nginx.conf".into(),
         conf_prefix: "/".into(),
+        prefix: "/".into(),
+        parameters: None,
         testing: true,
-        core: Default::default(),
-        http: Default::default(),
-        stream: Default::default(),
-        events_seen: true,
-        messages: Vec::new(),
-    }
+        error_log: None,
+        pid: "/nginx.pid".into(),
+        temp: None,
+    })
 }

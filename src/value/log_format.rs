@@ -6,27 +6,25 @@ use super::{Context, VarId, VariablesBuilder};
 use crate::conf::{Fault, Outcome};
 use crate::log::{Escape, escape};
 
-/// A compiled format; `S` are the variables that a protocol writes straight into the line.
+/// A compiled format.
 #[derive(Clone, Debug)]
-pub struct LogFormat<S> {
-    ops: Vec<Op<S>>,
+pub struct LogFormat {
+    ops: Vec<Op>,
     escape: Escape,
 }
 
 #[derive(Clone, Debug)]
-enum Op<S> {
+enum Op {
     Text(Box<[u8]>),
-    Special(S),
     Variable(VarId),
 }
 
-impl<S: Copy> LogFormat<S> {
-    /// Compiles the words of a `log_format` after its name. `special` knows a protocol's own variables.
+impl LogFormat {
+    /// Compiles the words of a `log_format` after its name.
     pub fn parse<'w, C: 'static>(
         words: impl IntoIterator<Item = &'w [u8]>,
         vars: &mut VariablesBuilder<C>,
-        special: fn(&[u8]) -> Option<S>,
-    ) -> Outcome<LogFormat<S>> {
+    ) -> Outcome<LogFormat> {
         let mut format = LogFormat { ops: Vec::new(), escape: Escape::Default };
         for (i, word) in words.into_iter().enumerate() {
             if let (0, Some(name)) = (i, word.strip_prefix(b"escape=")) {
@@ -35,17 +33,12 @@ impl<S: Copy> LogFormat<S> {
                     .ok_or_else(|| Fault::here(format!("unknown log format escaping \"{name}\"")))?;
                 continue;
             }
-            format.word(word, vars, special)?;
+            format.word(word, vars)?;
         }
         Ok(format)
     }
 
-    fn word<C: 'static>(
-        &mut self,
-        mut rest: &[u8],
-        vars: &mut VariablesBuilder<C>,
-        special: fn(&[u8]) -> Option<S>,
-    ) -> Outcome {
+    fn word<C: 'static>(&mut self, mut rest: &[u8], vars: &mut VariablesBuilder<C>) -> Outcome {
         while !rest.is_empty() {
             let Some(after) = rest.strip_prefix(b"$") else {
                 let len = memchr::memchr(b'$', rest).unwrap_or(rest.len());
@@ -54,10 +47,7 @@ impl<S: Copy> LogFormat<S> {
                 continue;
             };
             let (name, tail) = variable_name(rest, after)?;
-            self.ops.push(match special(name) {
-                Some(special) => Op::Special(special),
-                None => Op::Variable(vars.index(name)),
-            });
+            self.ops.push(Op::Variable(vars.index(name)));
             rest = tail;
         }
         Ok(())
@@ -71,11 +61,10 @@ impl<S: Copy> LogFormat<S> {
     }
 
     /// Appends a line, its end excluded.
-    pub fn append<C: Context>(&self, ctx: &C, special: impl Fn(S, &C, &mut Vec<u8>), line: &mut Vec<u8>) {
+    pub fn append<C: Context>(&self, ctx: &C, line: &mut Vec<u8>) {
         for op in &self.ops {
             match op {
                 Op::Text(text) => line.extend_from_slice(text),
-                Op::Special(s) => special(*s, ctx, line),
                 Op::Variable(id) => self.variable(ctx, *id, line),
             }
         }
@@ -132,34 +121,25 @@ fn variable_name<'w>(whole: &'w [u8], after: &'w [u8]) -> Outcome<(&'w [u8], &'w
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Ctx, builder, ctx};
-    use super::super::{Slot, VarId};
+    use super::super::Slot;
+    use super::super::testing::{builder, ctx};
     use super::*;
-
-    fn special(name: &[u8]) -> Option<u32> {
-        (name == b"status").then_some(7)
-    }
-
-    fn write(_: u32, _: &Ctx, line: &mut Vec<u8>) {
-        line.extend_from_slice(b"200");
-    }
 
     fn line(words: &[&str]) -> Result<String, String> {
         let mut vars = builder();
         let set = vars.define_slot(b"set").unwrap();
         let words = words.iter().map(|w| w.as_bytes());
-        let format = LogFormat::parse(words, &mut vars, special).map_err(|f| f.text(b"log_format", ""))?;
+        let format = LogFormat::parse(words, &mut vars).map_err(|f| f.text(b"log_format", ""))?;
         let ctx = ctx(vars);
-        let VarId(_) = set;
         ctx.scope().set(set, Slot::Value(bytes::Bytes::from_static(b"a\"b\x01\xff")));
         let mut line = Vec::new();
-        format.append(&ctx, write, &mut line);
+        format.append(&ctx, &mut line);
         Ok(String::from_utf8_lossy(&line).into_owned())
     }
 
     #[test]
     fn words_are_joined_and_values_escaped() {
-        assert_eq!(line(&["<$status> ", "${test}x"]).unwrap(), "<200> test valuex");
+        assert_eq!(line(&["<$test> ", "${test}x"]).unwrap(), "<test value> test valuex");
         assert_eq!(line(&["$set"]).unwrap(), r"a\x22b\x01\xFF");
         assert_eq!(line(&["escape=json", "$set"]).unwrap(), "a\\\"b\\u0001\u{fffd}");
         assert_eq!(line(&["escape=none", "$set"]).unwrap(), "a\"b\x01\u{fffd}");

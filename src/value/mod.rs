@@ -3,8 +3,11 @@
 //! A [`Template`] is made while the configuration is read and evaluated against a [`Context`]: an http request or a
 //! stream session. This room knows neither; each brings its own table of variables.
 
+pub mod conn_zone;
 pub mod entries;
 pub mod geo;
+pub mod limit_conn;
+pub mod limit_req;
 pub mod log_format;
 pub mod map;
 mod ranges;

@@ -1,11 +1,17 @@
 //! The http modules, one file each. To add one: its file, its line below, its rows in `grammar/`.
 
+pub mod access;
 pub mod core;
 pub mod geo;
+pub mod limit_conn;
+pub mod limit_req;
+pub mod log;
 pub mod map;
+pub mod realip;
 pub mod rewrite;
 pub mod split_clients;
 pub mod ssl;
+pub mod tuning;
 pub mod upstream;
 pub mod v2;
 pub mod v3;
@@ -24,9 +30,11 @@ crate::http_modules! {
     ssl: ssl::Ssl,
     v2: v2::V2,
     v3: v3::V3,
+    tuning: tuning::Tuning,
     map: map::Map,
     geo: geo::Geo,
     split_clients: split_clients::SplitClients,
+    realip: realip::RealIp,
     rewrite: rewrite::Rewrite,
     upstream: upstream::Upstream,
     upstream_hash: upstream::Hash,
@@ -37,4 +45,8 @@ crate::http_modules! {
     upstream_keepalive: upstream::Keepalive,
     upstream_zone: upstream::Zone,
     upstream_sticky: upstream::Sticky,
+    limit_req: limit_req::LimitReq,
+    limit_conn: limit_conn::LimitConn,
+    access: access::Access,
+    log: log::Log,
 }

@@ -61,8 +61,6 @@ pub struct Build {
     pub default_error_log: Option<PathBuf>,
     /// Where the configuration names no `pid`.
     pub default_pid: PathBuf,
-    /// See [`Options::temp`].
-    default_temp: Option<PathBuf>,
     /// ` in FILE:LINE` of the end of the block that is being closed: the position of warnings while blocks are merged.
     pub here: String,
     /// The log of the main level, for blocks without one of their own; what it takes is known when all is read.
@@ -70,6 +68,10 @@ pub struct Build {
     /// Warnings and notices in the order they arose.
     pub messages: Vec<(Level, String)>,
 }
+
+/// Debian's layout, which nxr has without `-p`: the prefix, and the folder of temporary files.
+const DEBIAN_PREFIX: &str = "/usr/share/nginx/";
+const DEBIAN_TEMP: &str = "/var/lib/nginx";
 
 impl Build {
     /// Nothing read yet.
@@ -89,7 +91,6 @@ impl Build {
             directories: Vec::new(),
             default_error_log: options.error_log.clone(),
             default_pid: options.pid.clone(),
-            default_temp: options.temp.clone(),
             here: String::new(),
             main_log: ErrorLog::pending(),
             messages: Vec::new(),
@@ -98,14 +99,14 @@ impl Build {
 
     /// Where temporary files of a kind (`client_body`, `proxy`, ...) go without a `*_temp_path`; made at start.
     pub fn default_temp_path(&mut self, kind: &str) -> PathBuf {
-        let path = match self.default_temp.clone() {
-            None => self.prefix.join(format!("{kind}_temp")),
-            Some(folder) => {
-                if !folder.exists() {
-                    self.add_directory(folder.clone());
-                }
-                folder.join(kind.strip_prefix("client_").unwrap_or(kind))
+        let path = if self.prefix.as_os_str() == DEBIAN_PREFIX {
+            let folder = PathBuf::from(DEBIAN_TEMP);
+            if !folder.exists() {
+                self.add_directory(folder.clone());
             }
+            folder.join(kind.strip_prefix("client_").unwrap_or(kind))
+        } else {
+            self.prefix.join(format!("{kind}_temp"))
         };
         self.add_directory(path.clone());
         path

@@ -36,7 +36,6 @@ fn read(folder: &PathBuf, text: &str) -> Result<load::Ir, String> {
         testing: false,
         error_log: Some(folder.join("error.log")),
         pid: folder.join("pid"),
-        temp: None,
     };
     let mut messages = Vec::new();
     load::load(&options, &mut messages).map_err(|_| match messages.pop() {

@@ -69,6 +69,10 @@ pub struct Build {
     pub messages: Vec<(Level, String)>,
 }
 
+/// Debian's layout, which nxr has without `-p`: the prefix, and the folder of temporary files.
+const DEBIAN_PREFIX: &str = "/usr/share/nginx/";
+const DEBIAN_TEMP: &str = "/var/lib/nginx";
+
 impl Build {
     /// Nothing read yet.
     pub fn new(options: &Options<'_>) -> Build {
@@ -91,6 +95,21 @@ impl Build {
             main_log: ErrorLog::pending(),
             messages: Vec::new(),
         }
+    }
+
+    /// Where temporary files of a kind (`client_body`, `proxy`, ...) go without a `*_temp_path`; made at start.
+    pub fn default_temp_path(&mut self, kind: &str) -> PathBuf {
+        let path = if self.prefix.as_os_str() == DEBIAN_PREFIX {
+            let folder = PathBuf::from(DEBIAN_TEMP);
+            if !folder.exists() {
+                self.add_directory(folder.clone());
+            }
+            folder.join(kind.strip_prefix("client_").unwrap_or(kind))
+        } else {
+            self.prefix.join(format!("{kind}_temp"))
+        };
+        self.add_directory(path.clone());
+        path
     }
 
     /// A directory to make at start.

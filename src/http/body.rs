@@ -50,6 +50,15 @@ pub struct TempFile {
     pub stays: bool,
 }
 
+impl RequestBody {
+    /// Counts bytes of the wire for `$request_length`; what is thrown away does not count.
+    pub(super) fn count(&mut self, bytes: usize) {
+        if !self.discard {
+            self.wire += bytes as u64;
+        }
+    }
+}
+
 impl Request {
     /// Reads the whole body into [`Request::body`]: memory, past `client_body_buffer_size` a file. The error is
     /// what to answer (413, 400, 408), or [`Verdict::Close`].

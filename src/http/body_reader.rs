@@ -165,6 +165,9 @@ fn poll_http1(req: &mut Request, cx: &mut Context<'_>) -> Poll<Result<Option<Byt
                 return Poll::Ready(Err(Verdict::Close));
             }
         };
+        if n == 0 && req.body.discard {
+            return Poll::Ready(Err(Verdict::Close));
+        }
         if n == 0 {
             req.log(Level::Info, None, format_args!("client prematurely closed connection"));
             return Poll::Ready(Err(Verdict::Close));
@@ -194,24 +197,24 @@ fn decode(req: &mut Request) -> Result<Decoded, Verdict> {
         let piece = Bytes::copy_from_slice(&buffer.bytes()[..n]);
         buffer.consume(n);
         req.body.rest -= n as u64;
-        req.body.wire += n as u64;
+        req.body.count(n);
         return Ok(Decoded::Piece(piece));
     }
     match req.body.chunked.step(buffer.bytes(), 0) {
         Ok(Step::Data { from, len }) => {
             let piece = Bytes::copy_from_slice(&buffer.bytes()[from..from + len]);
             buffer.consume(from + len);
-            req.body.wire += (from + len) as u64;
+            req.body.count(from + len);
             Ok(Decoded::Piece(piece))
         }
         Ok(Step::More) => {
-            req.body.wire += buffer.len() as u64;
+            req.body.count(buffer.len());
             let all = buffer.len();
             buffer.consume(all);
             Ok(Decoded::More)
         }
         Ok(Step::End(used)) => {
-            req.body.wire += used as u64;
+            req.body.count(used);
             buffer.consume(used);
             Ok(Decoded::End)
         }
@@ -312,10 +315,8 @@ pub async fn drain(req: &mut Request) -> bool {
     if req.body.complete || req.body_length == BodyLength::None {
         return true;
     }
-    if !req.body.started && req.header(EXPECT).is_some_and(|v| v.eq_ignore_ascii_case(b"100-continue")) {
-        // The client was never told to go on: whether it will is unknown.
-        req.expect_tested = true;
-    }
+    // A client that was never told to go on is not told now.
+    req.expect_tested = true;
     req.body.discard = true;
     let total = crate::net::Deadline::never();
     total.set(*req.conf.core.lingering_time);

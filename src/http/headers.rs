@@ -129,7 +129,8 @@ impl Headers {
         self.push_hashed(name.text, name.hash, value);
     }
 
-    fn push_hashed(&mut self, name: &[u8], hash: u32, value: &[u8]) {
+    /// Appends a field whose [`hash`] is known.
+    pub fn push_hashed(&mut self, name: &[u8], hash: u32, value: &[u8]) {
         let name = &name[..name.len().min(u16::MAX as usize)];
         let at = self.arena.len() as u32;
         self.arena.extend_from_slice(name);
@@ -168,6 +169,13 @@ impl Headers {
     /// Values of all fields of that name.
     pub fn all<'a>(&'a self, name: Name) -> impl Iterator<Item = &'a [u8]> + 'a {
         self.matching(name.hash, name.text).map(|f| self.value_of(f))
+    }
+
+    /// Value of the first field of that name, where it came more than once.
+    pub fn repeated(&self, name: &[u8]) -> Option<&[u8]> {
+        let mut fields = self.matching(hash(name), name);
+        let first = fields.next();
+        fields.next().and(first).map(|f| self.value_of(f))
     }
 
     /// Value of the first field of a name known only now.

@@ -24,6 +24,7 @@ pub mod phases;
 pub mod serve;
 pub mod special;
 pub mod status;
+pub mod upstream;
 pub mod uri;
 #[macro_use]
 pub mod module;

@@ -284,6 +284,14 @@ impl Request {
         Ok(())
     }
 
+    /// Bytes of head and body that wait to be written together with more.
+    pub fn held(&self) -> usize {
+        match &self.out.kind {
+            Kind::Http1(w) => w.held(),
+            _ => 0,
+        }
+    }
+
     /// Whether a filter changes the body on its way.
     pub fn has_body_filters(&self) -> bool {
         !self.out.filters.is_empty()

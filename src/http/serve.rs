@@ -8,6 +8,7 @@ use bytes::Bytes;
 use super::connection::Connection;
 use super::headers::{self, Headers};
 use super::method::Method;
+use super::modules::core::Lingering;
 use super::output::Output;
 use super::parse::{self, FieldLine};
 use super::request::{BodyLength, Head, Request, Version};
@@ -70,6 +71,12 @@ async fn wait(conn: &Rc<Connection>, http: &'static Http, first: bool) -> bool {
         }))
         .await;
     match read {
+        Some(Ok(0)) if !first => {
+            let client = conn.client_text.borrow();
+            let text = format_args!("client {client} closed keepalive connection");
+            crate::log::error(&conn.error_log(), Level::Info, Some(conn.number), text);
+            false
+        }
         Some(Ok(n)) => n > 0,
         Some(Err(e)) => {
             let action = if first { "waiting for request" } else { "keepalive" };
@@ -119,17 +126,16 @@ async fn after(req: &mut Request, answered: bool) -> After {
     if !answered || !req.response.complete || req.response.status == 101 {
         return After::Close;
     }
-    let whole = req.body.complete || req.body_length == BodyLength::None;
-    if req.keepalive {
-        return match whole || body_reader::drain(req).await {
-            true => After::Keepalive,
-            false => After::Linger,
-        };
+    if !body_reader::drain(req).await {
+        return After::Close;
     }
-    let lingering = *req.conf.core.lingering_close;
-    use super::modules::core::Lingering;
-    let more = !whole || !req.conn.buffer.borrow().is_empty();
-    match lingering {
+    if req.keepalive {
+        // The log tells what becomes of the connection from here on.
+        req.keepalive = false;
+        return After::Keepalive;
+    }
+    let more = !req.conn.buffer.borrow().is_empty();
+    match *req.conf.core.lingering_close {
         Lingering::Always => After::Linger,
         Lingering::On if req.lingering_close || more => After::Linger,
         _ => After::Close,
@@ -199,8 +205,9 @@ async fn read_head(req: &mut Request) -> Result<(), Refusal> {
         choose_server(req, b"");
     }
     req.conn.deadline.clear();
+    check_head(req)?;
     req.action.set("");
-    check_head(req)
+    Ok(())
 }
 
 async fn read_line(req: &mut Request, room: &mut Room) -> Result<(), Refusal> {
@@ -229,6 +236,8 @@ async fn read_line(req: &mut Request, room: &mut Room) -> Result<(), Refusal> {
                 return Err(Refusal::Status(414));
             }
             Err(error) => {
+                let end = |c: &u8| !matches!(c, b'\r' | b'\n');
+                req.head.line = req.conn.buffer.borrow().bytes().iter().copied().take_while(end).collect();
                 req.log(Level::Info, None, format_args!("{}", error.text()));
                 let version = error == parse::LineError::Version;
                 return Err(Refusal::Status(if version { 505 } else { 400 }));
@@ -341,7 +350,7 @@ async fn read_fields(req: &mut Request, room: &mut Room) -> Result<(), Refusal> 
             if room.taken + have >= room.end
                 && !room.grow(&req.server.srv.core, room.taken, room.taken + have)
             {
-                return Err(too_large(req, have));
+                return Err(too_large(req, room.end - room.taken));
             }
             if parsed_more(req, room.end).await? == 0 {
                 return Err(premature(req));
@@ -350,7 +359,7 @@ async fn read_fields(req: &mut Request, room: &mut Room) -> Result<(), Refusal> 
         };
         while room.taken + end + 1 > room.end {
             if !room.grow(&req.server.srv.core, room.taken, room.end.max(room.taken)) {
-                return Err(too_large(req, end));
+                return Err(too_large(req, room.end.saturating_sub(room.taken)));
             }
         }
         let done = {
@@ -360,8 +369,8 @@ async fn read_fields(req: &mut Request, room: &mut Room) -> Result<(), Refusal> 
         };
         req.conn.buffer.borrow_mut().consume(end + 1);
         room.taken += end + 1;
-        req.head.size += end as u64 + 1;
         if done {
+            req.head.size += end as u64 + 1;
             return Ok(());
         }
     }
@@ -385,7 +394,11 @@ fn too_large(req: &mut Request, have: usize) -> Refusal {
 /// Takes one line of the head; true at its end.
 fn take_field(req: &mut Request, line: &[u8], count: &mut usize) -> Result<bool, Refusal> {
     let srv = &req.server.srv.core;
-    match parse::field_line(line, *srv.underscores_in_headers) {
+    let parsed = parse::field_line(line, *srv.underscores_in_headers);
+    if matches!(parsed, FieldLine::Field { .. }) {
+        req.head.size += line.len() as u64 + 1;
+    }
+    match parsed {
         FieldLine::End => Ok(true),
         FieldLine::Invalid(at) => {
             req.log(
@@ -418,9 +431,9 @@ fn take_field(req: &mut Request, line: &[u8], count: &mut usize) -> Result<bool,
             }
             *count += 1;
             let (name, value) = (&line[name], &line[value]);
-            let known = known_field(req, name, value);
             req.head.headers.push(name, value);
-            known.map(|()| false)
+            known_field(req, name, value)?;
+            Ok(false)
         }
     }
 }
@@ -438,10 +451,10 @@ fn known_field(req: &mut Request, name: &[u8], value: &[u8]) -> Result<(), Refus
             }
             Ok(())
         }
-        _ if unique(name) && req.head.headers.find(name).is_some() => {
-            let previous = req.head.headers.find(name).unwrap_or_default().to_vec();
-            duplicate(req, "header line", name, value, &previous)
-        }
+        _ if unique(name) => match req.head.headers.repeated(name).map(<[u8]>::to_vec) {
+            Some(previous) => duplicate(req, "header line", name, value, &previous),
+            None => Ok(()),
+        },
         _ => Ok(()),
     }
 }
@@ -481,8 +494,7 @@ fn unique(name: &[u8]) -> bool {
 }
 
 fn host_field(req: &mut Request, name: &[u8], value: &[u8]) -> Result<(), Refusal> {
-    if let Some(previous) = req.header(headers::HOST) {
-        let previous = previous.to_vec();
+    if let Some(previous) = req.head.headers.repeated(name).map(<[u8]>::to_vec) {
         return duplicate(req, "host header", name, value, &previous);
     }
     match parse::validate_host(value) {

@@ -10,8 +10,10 @@ pub mod fd;
 pub mod host;
 pub mod io;
 pub mod listen;
+pub mod option;
 pub mod proxy_protocol;
 pub mod resolve;
+pub mod splice;
 pub mod tcp_info;
 
 pub use addr::Address;

@@ -1,44 +1,70 @@
-//! The stream engine.
-pub mod conf {
-    use crate::conf::{Build, Outcome};
-    use crate::syntax::Directive;
+//! The stream engine: TCP sessions, their phases, and the pump between client and upstream; modules are in
+//! [`modules`].
+//!
+//! ```text
+//! accepted() -> PROXY protocol -> post_accept -> preaccess -> access -> ssl -> preread -> content -> log
+//!                                 realip         set          allow     TLS    ssl_       proxy
+//!                                                limit_conn   deny             preread    return
+//! ```
 
-    /// x
-    #[derive(Default)]
-    pub struct StreamBuild {}
+pub mod conf;
+#[macro_use]
+pub mod module;
+pub mod modules;
+pub mod pump;
+mod serve;
+pub mod session;
+#[cfg(test)]
+mod tests;
+mod tls_settings;
 
-    /// x
-    pub fn stream_block(_: &mut Build, _: &Directive<'_>) -> Outcome {
-        Ok(())
-    }
+use std::sync::OnceLock;
 
-    /// x
-    pub fn finish(_: &mut Build) -> Outcome<Option<super::Stream>> {
-        Ok(None)
-    }
-}
-pub mod modules {
-    /// x
-    pub static COMMANDS: &[crate::conf::build::Commands] = &[];
-}
-/// x
+use crate::conf::listen::Port;
+use crate::conf::names::ServerName;
+use crate::log::{self, ErrorLog};
+use crate::upstream::Groups;
+use crate::value::Variables;
+use module::Handlers;
+pub use serve::{accepted, close_all};
+use session::Session;
+
+/// The stream block, ready to serve.
 pub struct Stream {
-    /// x
-    pub ports: Vec<crate::conf::listen::Port>,
+    /// Settings of the block itself.
+    pub main: conf::Main,
+    /// Servers in the order of the file.
+    pub servers: Vec<Server>,
+    /// Listening sockets and their servers.
+    pub ports: Vec<Port>,
+    /// What each variable is.
+    pub variables: Variables<Session>,
+    /// Upstream groups.
+    pub upstreams: Groups,
 }
 
-/// x
-pub fn accepted(
-    _: &'static Stream,
-    _: usize,
-    _: crate::net::Socket,
-    _: crate::net::Address,
-    _: u64,
-    _: crate::process::Slot,
-) {
+/// A server.
+pub struct Server {
+    /// The first name, as `$server_name` has it.
+    pub name: Box<[u8]>,
+    /// All names.
+    pub names: Vec<ServerName>,
+    /// Settings.
+    pub srv: conf::Srv,
+    /// What runs for its sessions.
+    pub handlers: Handlers,
+    /// Where the main context's `error_log` is, from the first session on.
+    main_log: OnceLock<ErrorLog>,
+    /// ` in FILE:LINE` of its block.
+    pub at: String,
 }
 
-/// x
-pub fn close_all() -> bool {
-    true
+impl Server {
+    /// Where its sessions log errors.
+    pub fn log(&self) -> &ErrorLog {
+        match &*self.srv.core.log {
+            Some(log) => log,
+            None => self.main_log.get_or_init(log::main),
+        }
+    }
 }

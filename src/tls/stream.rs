@@ -174,6 +174,14 @@ impl<IO> TlsStream<IO> {
         }
     }
 
+    /// Whether the peer said close_notify, or sent what was received but not read so far.
+    pub fn has_unread(&self) -> bool {
+        match &self.side {
+            Side::Server(s) => !s.get_ref().1.wants_read(),
+            Side::Client(s) => !s.get_ref().1.wants_read(),
+        }
+    }
+
     fn read_early(&mut self, buf: &mut ReadBuf<'_>) -> io::Result<bool> {
         if let Side::Server(s) = &mut self.side
             && let Some(mut data) = s.get_mut().1.early_data()

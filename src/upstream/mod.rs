@@ -1,9 +1,26 @@
-//! Upstream groups, for http and stream alike.
+//! Upstream groups, for http and stream alike: peers, balancing, failures, idle connections.
+//!
+//! ```text
+//! upstream {...} / proxy_pass --directives--> Groups --finish--> Group (shared by all threads)
+//! a request: group.start(source) -> Pick;  pick.next(now) -> Peer;  keepalive::take or connect::connect;
+//!            pick.release(end, state, now);  keepalive::put
+//! ```
 
-/// All groups of a block.
-#[derive(Default)]
-pub struct Groups {}
+pub mod balance;
+pub mod connect;
+pub mod directives;
+pub mod group;
+pub mod groups;
+pub mod keepalive;
+pub mod peer;
+pub mod pick;
+pub mod state;
+pub mod sticky;
+#[cfg(test)]
+mod testing;
 
-/// One attempt at a peer, for `$upstream_*` and the log.
-#[derive(Clone, Debug, Default)]
-pub struct UpstreamState {}
+pub use group::{Group, GroupRef};
+pub use groups::{GroupId, Groups};
+pub use peer::Peer;
+pub use pick::{End, KeySource, NoLive, Pick, Source};
+pub use state::UpstreamState;

@@ -188,6 +188,9 @@ impl Conf for LocConf {
         let auto_redirect = *self.auto_redirect;
         self.inherit(parent);
         self.auto_redirect.put(auto_redirect);
+        if !self.client_body_temp_path.is_set() {
+            self.client_body_temp_path.put(cf.default_temp_path("client_body"));
+        }
         if !self.root.is_set() {
             // The default, which is relative: made absolute once, at the top.
             let path = path_bytes(cf.full_path(b"html"));
@@ -224,8 +227,8 @@ impl Module for Core {
             ("underscores_in_headers", |cf, d| {
                 set::flag(&mut cf.http.srv().core().underscores_in_headers, d)
             }),
-            ("connection_pool_size", |cf, d| set::size(&mut cf.http.srv().core().connection_pool_size, d)),
-            ("request_pool_size", |cf, d| set::size(&mut cf.http.srv().core().request_pool_size, d)),
+            ("connection_pool_size", |cf, d| pool_size(&mut cf.http.srv().core().connection_pool_size, d)),
+            ("request_pool_size", |cf, d| pool_size(&mut cf.http.srv().core().request_pool_size, d)),
             ("root", root),
             ("alias", root),
             ("types", types),
@@ -268,7 +271,11 @@ impl Module for Core {
             ("tcp_nopush", |cf, d| set::flag(&mut cf.http.loc().core().tcp_nopush, d)),
             ("tcp_nodelay", |cf, d| set::flag(&mut cf.http.loc().core().tcp_nodelay, d)),
             ("send_timeout", |cf, d| set::msec(&mut cf.http.loc().core().send_timeout, d)),
-            ("send_lowat", |cf, d| set::size(&mut cf.http.loc().core().send_lowat, d)),
+            ("send_lowat", |cf, d| {
+                set::size(&mut cf.http.loc().core().send_lowat, d)?;
+                cf.warn(d.at(), "\"send_lowat\" is not supported, ignored");
+                Ok(())
+            }),
             ("postpone_output", |cf, d| set::size(&mut cf.http.loc().core().postpone_output, d)),
             ("limit_rate", |cf, d| {
                 cf.http.loc().core().limit_rate.once()?;
@@ -332,10 +339,25 @@ impl Module for Core {
     const PREFIXES: &'static [Prefix<Request>] = variables::PREFIXES;
 }
 
+/// Bytes of an empty pool (NGX_MIN_POOL_SIZE on 64-bit systems), and what its size must be a multiple of.
+const MIN_POOL: usize = 112;
+const POOL_ALIGNMENT: usize = 16;
+
+fn pool_size(to: &mut crate::conf::Setting<usize>, d: &Directive<'_>) -> Outcome {
+    set::size(to, d)?;
+    if **to < MIN_POOL {
+        return Err(Fault::here(format!("the pool size must be no less than {MIN_POOL}")));
+    }
+    if !to.is_multiple_of(POOL_ALIGNMENT) {
+        return Err(Fault::here(format!("the pool size must be a multiple of {POOL_ALIGNMENT}")));
+    }
+    Ok(())
+}
+
 fn rate(cf: &mut Build, d: &Directive<'_>) -> Outcome<Template> {
     let value = cf.http.template(d.arg(1))?;
     match value.as_constant() {
-        Some(text) if units::size(text).is_none() => Err(Fault::invalid_value(d.arg(1))),
+        Some(text) if units::size(text).is_none() => Err(Fault::directive("invalid value")),
         _ => Ok(value),
     }
 }
@@ -393,6 +415,7 @@ fn types(cf: &mut Build, d: &Directive<'_>) -> Outcome {
 }
 
 fn client_body_temp_path(cf: &mut Build, d: &Directive<'_>) -> Outcome {
+    cf.http.loc().core().client_body_temp_path.once()?;
     let path = crate::conf::core::temp_path(cf, d)?;
     cf.http.loc().core().client_body_temp_path.set(path)
 }

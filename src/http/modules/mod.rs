@@ -13,6 +13,8 @@ pub mod referer;
 pub mod rewrite;
 pub mod secure_link;
 pub mod split_clients;
+pub mod tuning;
+pub mod upstream;
 pub mod stub_status;
 
 use std::sync::Arc;
@@ -26,11 +28,21 @@ use crate::value::{Builtin, Prefix};
 
 crate::http_modules! {
     core: core::Core,
+    tuning: tuning::Tuning,
     map: map::Map,
     geo: geo::Geo,
     split_clients: split_clients::SplitClients,
     realip: realip::RealIp,
     rewrite: rewrite::Rewrite,
+    upstream: upstream::Upstream,
+    upstream_hash: upstream::Hash,
+    upstream_ip_hash: upstream::IpHash,
+    upstream_least_conn: upstream::LeastConn,
+    upstream_least_time: upstream::LeastTime,
+    upstream_random: upstream::Random,
+    upstream_keepalive: upstream::Keepalive,
+    upstream_zone: upstream::Zone,
+    upstream_sticky: upstream::Sticky,
     limit_req: limit_req::LimitReq,
     limit_conn: limit_conn::LimitConn,
     access: access::Access,

@@ -1,0 +1,447 @@
+//! `ngx_stream_proxy`: passes sessions on to upstreams. TLS towards them is in [`super::proxy_ssl`], the pump in
+//! [`crate::stream::pump`].
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::proxy_ssl;
+use crate::conf::build::Commands;
+use crate::conf::url::{self, Use};
+use crate::conf::{Build, Conf, Fault, Outcome, Setting, set, units};
+use crate::log::Level;
+use crate::net::{Address, Deadline, Io, Socket, clock, proxy_protocol};
+use crate::settings;
+use crate::stream::module::{BAD_GATEWAY, INTERNAL_ERROR, Module, OK};
+use crate::stream::pump::{self, Limits, Pump, Side};
+use crate::stream::session::Session;
+use crate::syntax::Directive;
+use crate::tls::TlsInfo;
+use crate::upstream::connect::{self, connect};
+use crate::upstream::{End, Group, GroupId, GroupRef, Pick, Source, UpstreamState};
+use crate::value::Template;
+
+/// The module.
+pub struct Proxy;
+
+/// `proxy_pass`
+#[derive(Clone, Debug)]
+enum Target {
+    Group(GroupId),
+    /// With variables.
+    Name(Template),
+}
+
+/// `proxy_bind`
+#[derive(Clone, Debug)]
+pub struct Local {
+    address: LocalAddress,
+    transparent: bool,
+}
+
+#[derive(Clone, Debug)]
+enum LocalAddress {
+    Fixed(SocketAddr),
+    /// With variables.
+    Text(Template),
+}
+
+/// `proxy_protocol`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    /// No header is sent.
+    Off,
+    /// Version 1.
+    V1,
+    /// Version 2.
+    V2,
+}
+
+settings! {
+    /// Settings of a server. Times in milliseconds, sizes in bytes.
+    pub struct Srv {
+        pass: Option<Pass> = None,
+        local: Option<Local> = None,
+        socket_keepalive: bool = false,
+        socket_rcvbuf: usize = 0,
+        socket_sndbuf: usize = 0,
+        connect_timeout: u64 = 60_000,
+        timeout: u64 = 600_000,
+        buffer_size: usize = 16384,
+        upload_rate: Option<Template> = None,
+        download_rate: Option<Template> = None,
+        /// Of datagrams: without effect on TCP.
+        requests: usize = 0,
+        /// Of datagrams: without effect on TCP.
+        responses: usize = usize::MAX,
+        next_upstream: bool = true,
+        next_upstream_tries: usize = 0,
+        next_upstream_timeout: u64 = 0,
+        protocol: Version = Version::Off,
+        half_close: bool = false,
+    }
+}
+
+/// Where `proxy_pass` goes.
+#[derive(Clone, Debug)]
+pub struct Pass(Target);
+
+impl Conf for Srv {
+    fn merge(&mut self, parent: &Self, _: &mut Build) -> Outcome {
+        self.inherit(parent);
+        Ok(())
+    }
+}
+
+impl Module for Proxy {
+    type Main = ();
+    type Srv = Srv;
+    const COMMANDS: Commands = Commands {
+        module: "ngx_stream_proxy",
+        setters: &[
+            ("proxy_pass", proxy_pass),
+            ("proxy_bind", proxy_bind),
+            ("proxy_socket_keepalive", |cf, d| set::flag(&mut cf.stream.srv().proxy().socket_keepalive, d)),
+            ("proxy_socket_rcvbuf", |cf, d| set::size(&mut cf.stream.srv().proxy().socket_rcvbuf, d)),
+            ("proxy_socket_sndbuf", |cf, d| set::size(&mut cf.stream.srv().proxy().socket_sndbuf, d)),
+            ("proxy_connect_timeout", |cf, d| set::msec(&mut cf.stream.srv().proxy().connect_timeout, d)),
+            ("proxy_timeout", |cf, d| set::msec(&mut cf.stream.srv().proxy().timeout, d)),
+            ("proxy_buffer_size", |cf, d| set::size(&mut cf.stream.srv().proxy().buffer_size, d)),
+            ("proxy_downstream_buffer", old_buffer_size),
+            ("proxy_upstream_buffer", old_buffer_size),
+            ("proxy_upload_rate", |cf, d| rate(cf, d, |srv| &mut srv.upload_rate)),
+            ("proxy_download_rate", |cf, d| rate(cf, d, |srv| &mut srv.download_rate)),
+            ("proxy_requests", |cf, d| set::number(&mut cf.stream.srv().proxy().requests, d)),
+            ("proxy_responses", |cf, d| set::number(&mut cf.stream.srv().proxy().responses, d)),
+            ("proxy_next_upstream", |cf, d| set::flag(&mut cf.stream.srv().proxy().next_upstream, d)),
+            ("proxy_next_upstream_tries", |cf, d| {
+                set::number(&mut cf.stream.srv().proxy().next_upstream_tries, d)
+            }),
+            ("proxy_next_upstream_timeout", |cf, d| {
+                set::msec(&mut cf.stream.srv().proxy().next_upstream_timeout, d)
+            }),
+            ("proxy_protocol", |cf, d| {
+                let words = [("off", Version::Off), ("on", Version::V1), ("v2", Version::V2)];
+                set::choice(&mut cf.stream.srv().proxy().protocol, d, &words)
+            }),
+            ("proxy_half_close", |cf, d| set::flag(&mut cf.stream.srv().proxy().half_close, d)),
+        ],
+    };
+}
+
+fn proxy_pass(cf: &mut Build, d: &Directive<'_>) -> Outcome {
+    cf.stream.srv().proxy().pass.once()?;
+    cf.stream.serve_by(|s| Box::pin(content(s)));
+    let text = d.arg(1);
+    let name = cf.stream.template(text)?;
+    let target = if name.as_constant().is_none() {
+        Target::Name(name)
+    } else {
+        let url = url::parse(text, &Use { no_resolve: true, ..Use::default() }).map_err(|error| {
+            Fault::here(format!("{error} in upstream \"{}\"", String::from_utf8_lossy(text)))
+        })?;
+        Target::Group(cf.stream.upstreams.add_implicit(&url, d.at())?)
+    };
+    cf.stream.srv().proxy().pass.set(Some(Pass(target)))
+}
+
+fn proxy_bind(cf: &mut Build, d: &Directive<'_>) -> Outcome {
+    cf.stream.srv().proxy().local.once()?;
+    if d.len() == 2 && d.arg(1) == b"off" {
+        return cf.stream.srv().proxy().local.set(None);
+    }
+    let text = cf.stream.template(d.arg(1))?;
+    let address = match text.as_constant() {
+        None => LocalAddress::Text(text),
+        Some(text) => match url::parse_addr_port(text) {
+            Some(address) => LocalAddress::Fixed(address),
+            None => {
+                let shown = String::from_utf8_lossy(text);
+                return Err(Fault::here(format!("invalid address \"{shown}\"")));
+            }
+        },
+    };
+    let transparent = match d.len() {
+        2 => false,
+        _ if d.arg(2) == b"transparent" => {
+            cf.core.transparent = true;
+            true
+        }
+        _ => return Err(Fault::invalid_parameter(d.arg(2))),
+    };
+    cf.stream.srv().proxy().local.set(Some(Local { address, transparent }))
+}
+
+fn old_buffer_size(cf: &mut Build, d: &Directive<'_>) -> Outcome {
+    set::size(&mut cf.stream.srv().proxy().buffer_size, d)?;
+    let name = String::from_utf8_lossy(d.name());
+    let sentence =
+        format!("the \"{name}\" directive is deprecated, use the \"proxy_buffer_size\" directive instead");
+    cf.warn(d.at(), sentence);
+    Ok(())
+}
+
+fn rate(cf: &mut Build, d: &Directive<'_>, to: fn(&mut Srv) -> &mut Setting<Option<Template>>) -> Outcome {
+    to(cf.stream.srv().proxy()).once()?;
+    let value = cf.stream.template(d.arg(1))?;
+    if value.as_constant().is_some_and(|text| units::size(text).is_none()) {
+        return Err(Fault::directive("invalid value"));
+    }
+    to(cf.stream.srv().proxy()).set(Some(value))
+}
+
+/// Why there is no connection to a peer. What was wrong is in the log.
+enum Failed {
+    /// Another peer may do better.
+    Next,
+    /// The session ends with this status.
+    End(u16),
+}
+
+async fn content(s: &mut Session) -> u16 {
+    let srv = &s.server.srv;
+    let conf = &srv.proxy;
+    let began = clock::wall().sec;
+    s.upstream.proxied.set(true);
+    let (group, host) = match target(s, conf) {
+        Ok(found) => found,
+        Err(status) => return status,
+    };
+    let options = connect::Options {
+        local: local_address(s, conf),
+        transparent: conf.local.as_ref().is_some_and(|local| local.transparent),
+        rcvbuf: *conf.socket_rcvbuf,
+        sndbuf: *conf.socket_sndbuf,
+        keepalive: *conf.socket_keepalive,
+        nodelay: *srv.core.tcp_nodelay,
+    };
+    let client = match &s.client {
+        Address::Inet(addr) => Some(addr.ip()),
+        Address::Unix(_) => None,
+    };
+    let mut pick = group.start(&Source { context: &*s, client });
+    pick.limit_tries(u32::try_from(*conf.next_upstream_tries).unwrap_or(u32::MAX));
+    let start = clock::now();
+    let status = loop {
+        match attempt(s, &mut pick, &options, &host).await {
+            Ok(upstream) => break relay(s, &upstream, began).await,
+            Err(Failed::End(status)) => break status,
+            Err(Failed::Next) => {}
+        }
+        release(s, &mut pick, End::Failed);
+        let late = *conf.next_upstream_timeout > 0 && clock::now() - start >= *conf.next_upstream_timeout;
+        if pick.tries() == 0 || !*conf.next_upstream || late {
+            break BAD_GATEWAY;
+        }
+    };
+    release(s, &mut pick, End::Done);
+    status
+}
+
+/// Closes the current attempt and gives the peer back.
+fn release(s: &Session, pick: &mut Pick, end: End) {
+    let upstream = &s.upstream;
+    let (now, start) = (clock::now(), upstream.start.get());
+    upstream.attempt(|attempt| {
+        attempt.response_time.get_or_insert(now - start);
+        attempt.bytes_received = upstream.received.get();
+        attempt.bytes_sent = upstream.sent.get();
+    });
+    let state = upstream.attempts.borrow().last().cloned().unwrap_or_default();
+    if pick.release(end, &state, now) {
+        s.error(Level::Warn, format_args!("upstream server temporarily disabled"));
+    }
+}
+
+/// The group to go to, and the host's name for TLS.
+fn target(s: &Session, conf: &Srv) -> Result<(GroupRef, Arc<str>), u16> {
+    let groups = &s.stream.upstreams;
+    let name = match &*conf.pass {
+        Some(Pass(Target::Group(id))) => {
+            let group = groups.get(*id);
+            return Ok((GroupRef::Static(group), group.name.clone()));
+        }
+        Some(Pass(Target::Name(name))) => name.eval(s),
+        None => return Err(INTERNAL_ERROR),
+    };
+    let fail = |message: std::fmt::Arguments<'_>| {
+        s.error(Level::Error, message);
+        INTERNAL_ERROR
+    };
+    let found = url::parse(&name, &Use { no_resolve: true, ..Use::default() })
+        .map_err(|error| fail(format_args!("{error} in upstream \"{}\"", crate::log::bytes(&name))))?;
+    let host: Arc<str> = String::from_utf8_lossy(&found.host).into();
+    if let Some(group) = groups.find(&found.host, found.port, found.no_port) {
+        return Ok((GroupRef::Static(group), host));
+    }
+    match found.addrs.first() {
+        Some(address @ Address::Unix(_)) => Ok((resolved(&host, address), host)),
+        _ if found.port == 0 => Err(fail(format_args!("no port in upstream \"{host}\""))),
+        Some(address) => Ok((resolved(&host, address), host)),
+        None => Err(fail(format_args!("no resolver defined to resolve {host}"))),
+    }
+}
+
+fn resolved(host: &str, address: &Address) -> GroupRef {
+    GroupRef::Owned(Group::resolved(host, [address.clone()]))
+}
+
+fn local_address(s: &Session, conf: &Srv) -> Option<SocketAddr> {
+    match &conf.local.as_ref()?.address {
+        LocalAddress::Fixed(address) => Some(*address),
+        LocalAddress::Text(text) => {
+            let text = text.eval(s);
+            let address = url::parse_addr_port(&text);
+            if address.is_none() && !text.is_empty() {
+                s.error(Level::Error, format_args!("invalid local address \"{}\"", crate::log::bytes(&text)));
+            }
+            address
+        }
+    }
+}
+
+/// One attempt at a peer, up to the point where bytes can be sent.
+async fn attempt(s: &Session, pick: &mut Pick, options: &connect::Options, host: &str) -> Result<Io, Failed> {
+    let conf = &s.server.srv.proxy;
+    let upstream = &s.upstream;
+    let now = clock::now();
+    s.action.set(Some("connecting to upstream"));
+    upstream.start.set(now);
+    upstream.sent.set(0);
+    let address = match pick.next(now) {
+        Ok(peer) => {
+            begin(s, peer.name.clone());
+            peer.address.clone()
+        }
+        Err(none) => {
+            begin(s, none.name);
+            s.error(Level::Error, format_args!("no live upstreams"));
+            return Err(Failed::End(BAD_GATEWAY));
+        }
+    };
+    let deadline = Deadline::never();
+    deadline.set(*conf.connect_timeout);
+    let socket = match deadline.limit(connect(&address, options)).await {
+        Some(Ok(socket)) => socket,
+        Some(Err(error)) => {
+            s.errno(error.level(), &error.source, format_args!("{error}"));
+            return Err(if error.try_next() { Failed::Next } else { Failed::End(INTERNAL_ERROR) });
+        }
+        None => {
+            let reason = io::Error::from_raw_os_error(libc::ETIMEDOUT);
+            s.errno(Level::Error, &reason, format_args!("upstream timed out"));
+            return Err(Failed::Next);
+        }
+    };
+    let io = match &*s.server.srv.proxy_ssl.connector {
+        Some(connector) => {
+            send_header_at_once(s, &socket)?;
+            proxy_ssl::handshake(s, connector, socket, host).await.map_err(|()| Failed::Next)?
+        }
+        None => Io::Plain(socket),
+    };
+    upstream.attempt(|attempt| attempt.connect_time = Some(clock::now() - now));
+    if s.server.log().enabled(Level::Info)
+        && let Ok(local) = io.with_socket(|socket| socket2::SockRef::from(socket).local_addr())
+    {
+        let local = local.as_socket().map_or_else(|| Address::Unix("".into()), Address::Inet);
+        let peer = upstream.peer.borrow().clone().unwrap_or_default();
+        s.note(format_args!("proxy {local} connected to {peer}"));
+    }
+    Ok(io)
+}
+
+fn begin(s: &Session, peer: Arc<str>) {
+    s.upstream.attempts.borrow_mut().push(UpstreamState::new(peer.clone()));
+    *s.upstream.peer.borrow_mut() = Some(peer);
+}
+
+/// Moves bytes until the session is over, and returns its status.
+async fn relay(s: &Session, upstream: &Io, began: i64) -> u16 {
+    let conf = &s.server.srv.proxy;
+    let Some(client) = &s.io else { return INTERNAL_ERROR };
+    let mut first = if upstream.is_tls() { Vec::new() } else { header(s) };
+    first.extend_from_slice(&s.read_ahead);
+    let rate =
+        |rate: &Option<Template>| rate.as_ref().and_then(|rate| units::size(&rate.eval(s))).unwrap_or(0);
+    let limits = Limits {
+        timeout: *conf.timeout,
+        buffer: *conf.buffer_size,
+        upload_rate: rate(&conf.upload_rate),
+        download_rate: rate(&conf.download_rate),
+        half_close: *conf.half_close,
+        start: began,
+    };
+    let end = Pump::new(s, client, upstream, &first, limits);
+    drop(first);
+    match end.run().await {
+        pump::End::Closed(side) => {
+            let who = if side == Side::Client { "client" } else { "upstream" };
+            s.note(format_args!("{who} disconnected{}", s.byte_counts()));
+        }
+        pump::End::TimedOut => {
+            let reason = io::Error::from_raw_os_error(libc::ETIMEDOUT);
+            s.connection_error(Level::Info, &reason, "connection timed out");
+        }
+        pump::End::Shutdown => s.error(Level::Info, format_args!("shutdown timeout")),
+        pump::End::Broken => {}
+    }
+    if upstream.is_tls() {
+        // close_notify, where there is room for it; nobody waits for an answer.
+        let _ = upstream.poll_shutdown(&mut std::task::Context::from_waker(std::task::Waker::noop()));
+    }
+    OK
+}
+
+/// The PROXY protocol's header; empty where none is wanted.
+fn header(s: &Session) -> Vec<u8> {
+    match *s.server.srv.proxy.protocol {
+        Version::Off => Vec::new(),
+        Version::V1 => proxy_protocol::write_v1(&s.client, s.local()),
+        Version::V2 => {
+            let Some(tls) = &s.tls else { return proxy_protocol::write_v2(&s.client, s.local(), &[], None) };
+            let mut tlvs: Vec<(u8, &[u8])> = Vec::new();
+            tlvs.extend(tls.server_name.as_deref().map(|name| (2, name.as_bytes())));
+            tlvs.extend(tls.alpn.as_deref().filter(|alpn| !alpn.is_empty()).map(|alpn| (1, alpn)));
+            proxy_protocol::write_v2(&s.client, s.local(), &tlvs, Some(&ssl_facts(tls)))
+        }
+    }
+}
+
+/// What a version 2 header says of the client's TLS.
+fn ssl_facts(tls: &TlsInfo) -> proxy_protocol::Ssl {
+    let mut facts = proxy_protocol::Ssl { client: 1, verify: 1, parts: Vec::new() };
+    facts.parts.push((0x21, tls.protocol().into()));
+    if tls.certificate().is_some() {
+        facts.client |= if tls.reused { 4 } else { 6 };
+        facts.verify = match tls.verdict {
+            Some(Err(error)) => error.0,
+            _ => 0,
+        };
+    }
+    facts.parts.push((0x23, tls.cipher().into()));
+    facts
+}
+
+/// Sends the header in front of TLS. A receiver must get it in one piece.
+fn send_header_at_once(s: &Session, socket: &Socket) -> Result<(), Failed> {
+    let header = header(s);
+    if header.is_empty() {
+        return Ok(());
+    }
+    let sent = nix::unistd::write(socket, &header).map_err(io::Error::from);
+    if let Ok(n) = sent {
+        s.upstream.sent.set(s.upstream.sent.get() + n as u64);
+    }
+    match sent {
+        Ok(n) if n == header.len() => Ok(()),
+        Err(reason) if reason.kind() != io::ErrorKind::WouldBlock => {
+            s.connection_error(Level::Error, &reason, "send() failed");
+            Err(Failed::End(OK))
+        }
+        _ => {
+            s.error(Level::Error, format_args!("could not send PROXY protocol header at once"));
+            Err(Failed::End(INTERNAL_ERROR))
+        }
+    }
+}

@@ -1,0 +1,460 @@
+//! `ngx_stream_ssl`: TLS with clients.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::conf::build::Commands;
+use crate::conf::listen::Port;
+use crate::conf::{Build, Conf, Fault, Outcome, set, units};
+use crate::log::Level;
+use crate::net::{Deadline, Io};
+use crate::settings;
+use crate::stream::module::{Handlers, INTERNAL_ERROR, Module, Verdict, Wait};
+use crate::stream::pump::tls_level;
+use crate::stream::session::Session;
+use crate::stream::tls_settings as common;
+use crate::stream::{Server, conf};
+use crate::syntax::Directive;
+use crate::tls::{
+    self, CertificatePair, Choice, Peer, PeerCertificate, ServerTls, SessionCache, TicketKeys, TlsInfo,
+    VerifyMode,
+};
+use crate::value::Builtin;
+
+/// Smallest shared cache: eight pages.
+const MIN_CACHE: usize = 8 * 4096;
+/// Sessions of `builtin` (SSL_SESSION_CACHE_MAX_SIZE_DEFAULT).
+const BUILTIN_CACHE: usize = 20480;
+
+/// The module.
+pub struct Ssl;
+
+/// `ssl_session_cache`
+#[derive(Clone, Debug)]
+pub enum Cache {
+    /// No session is kept: `off`, `none`.
+    None,
+    /// Kept by this.
+    Kept(SessionCache),
+}
+
+settings! {
+    /// What servers share.
+    pub struct Main {
+        /// Name, bytes and cache.
+        caches: Vec<(Bytes, usize, SessionCache)> = Vec::new(),
+        tickets: Option<Arc<TicketKeys>> = None,
+    }
+}
+
+settings! {
+    /// Settings of a server.
+    pub struct Srv {
+        /// Milliseconds.
+        handshake_timeout: u64 = 60_000,
+        certificates: Vec<Bytes> = Vec::new(),
+        certificate_keys: Vec<Bytes> = Vec::new(),
+        certificate_cache: () = (),
+        certificate_compression: bool = false,
+        passwords: Vec<Vec<u8>> = Vec::new(),
+        dhparam: Bytes = Bytes::new(),
+        ecdh_curve: Bytes = Bytes::from_static(b"auto"),
+        protocols: u32 = common::DEFAULT_PROTOCOLS,
+        ciphers: Bytes = Bytes::from_static(b"HIGH:!aNULL:!MD5"),
+        verify: VerifyMode = VerifyMode::Off,
+        verify_depth: usize = 1,
+        client_certificate: Bytes = Bytes::new(),
+        trusted_certificate: Bytes = Bytes::new(),
+        prefer_server_ciphers: bool = false,
+        session_cache: Cache = Cache::None,
+        session_tickets: bool = true,
+        session_ticket_keys: Vec<Bytes> = Vec::new(),
+        /// Seconds.
+        session_timeout: u64 = 300,
+        crl: Bytes = Bytes::new(),
+        conf_commands: Vec<(Bytes, Bytes)> = Vec::new(),
+        reject_handshake: bool = false,
+        alpn: Vec<Bytes> = Vec::new(),
+        stapling: bool = false,
+        stapling_file: Bytes = Bytes::new(),
+        /// What all this comes to, where there is a certificate.
+        server: Option<Arc<tls::Server>> = None,
+    }
+}
+
+impl Conf for Main {
+    fn merge(&mut self, _: &Self, _: &mut Build) -> Outcome {
+        Ok(())
+    }
+}
+
+impl Conf for Srv {
+    fn merge(&mut self, parent: &Self, cf: &mut Build) -> Outcome {
+        self.inherit(parent);
+        if self.certificates.is_set() {
+            if self.certificate_keys.len() < self.certificates.len() {
+                let certificate = self.certificates.last().map(|c| String::from_utf8_lossy(c).into_owned());
+                return Err(Fault::whole(format!(
+                    "no \"ssl_certificate_key\" is defined for certificate \"{}\"",
+                    certificate.unwrap_or_default()
+                )));
+            }
+        } else if !*self.reject_handshake {
+            return Ok(());
+        }
+        let server = self.server(cf)?;
+        let here = cf.here.clone();
+        server.warnings.iter().for_each(|warning| cf.warn(&here, warning));
+        if *self.certificate_compression {
+            if *self.stapling {
+                let with = "is incompatible with \"ssl_certificate_compression\"";
+                return Err(Fault::whole(format!("\"ssl_stapling\" {with}")));
+            }
+            // What nginx says where OpenSSL cannot do it either.
+            cf.warn(&here, "\"ssl_certificate_compression\" is not supported on this platform, ignored");
+        }
+        if *self.stapling && self.stapling_file.is_empty() {
+            cf.warn(here, "\"ssl_stapling\" ignored, nxr does not query OCSP responders");
+        }
+        if self.certificates.is_set() {
+            self.server.put(Some(server));
+        }
+        Ok(())
+    }
+}
+
+impl Srv {
+    fn server(&self, cf: &mut Build) -> Outcome<Arc<tls::Server>> {
+        if *self.verify != VerifyMode::Off
+            && *self.verify != VerifyMode::OptionalNoCa
+            && self.client_certificate.is_empty()
+            && self.trusted_certificate.is_empty()
+        {
+            return Err(Fault::whole(
+                "no ssl_client_certificate or ssl_trusted_certificate for ssl_verify_client",
+            ));
+        }
+        if let Some(path) = common::some_path(cf, &self.dhparam) {
+            // rustls has no such key exchange; what nginx would refuse is refused.
+            tls::keys::dhparam(&path).map_err(Fault::whole)?;
+        }
+        for (certificate, key) in self.certificates.iter().zip(&**self.certificate_keys) {
+            common::constant("ssl_certificate", certificate)?;
+            common::constant("ssl_certificate_key", key)?;
+        }
+        let pairs = self.certificates.iter().zip(&**self.certificate_keys);
+        let (mut protocols, mut tickets) = (*self.protocols, *self.session_tickets);
+        let mut settings = ServerTls {
+            session_label: "STREAM",
+            ciphers: String::from_utf8_lossy(&self.ciphers).into_owned(),
+            curves: String::from_utf8_lossy(&self.ecdh_curve).into_owned(),
+            prefer_server_ciphers: *self.prefer_server_ciphers,
+            certificates: pairs
+                .map(|(certificate, key)| CertificatePair {
+                    certificate: common::whole_path(cf, certificate),
+                    key: common::whole_path(cf, key),
+                })
+                .collect(),
+            passwords: self.passwords.to_vec(),
+            stapling_file: self.stapling.then(|| common::some_path(cf, &self.stapling_file)).flatten(),
+            session_cache: match &*self.session_cache {
+                Cache::None => None,
+                Cache::Kept(cache) => Some(cache.clone()),
+            },
+            session_timeout: Duration::from_secs(*self.session_timeout),
+            verify: *self.verify,
+            verify_depth: *self.verify_depth,
+            client_certificate: common::some_path(cf, &self.client_certificate),
+            trusted_certificate: common::some_path(cf, &self.trusted_certificate),
+            crl: common::some_path(cf, &self.crl),
+            alpn: self.alpn.iter().map(|protocol| protocol.to_vec()).collect(),
+            ..ServerTls::default()
+        };
+        let commanded = common::Commanded {
+            protocols: &mut protocols,
+            ciphers: &mut settings.ciphers,
+            ciphersuites: &mut settings.ciphersuites,
+            curves: &mut settings.curves,
+            prefer_server_ciphers: &mut settings.prefer_server_ciphers,
+            session_tickets: &mut tickets,
+        };
+        common::command(cf, &self.conf_commands, commanded)?;
+        settings.protocols = common::protocols(protocols);
+        if tickets {
+            settings.tickets = Some(self.ticket_keys(cf)?);
+        }
+        tls::Server::new(&settings).map_err(Fault::whole)
+    }
+
+    fn ticket_keys(&self, cf: &mut Build) -> Outcome<Arc<TicketKeys>> {
+        if !self.session_ticket_keys.is_empty() {
+            let paths: Vec<String> =
+                self.session_ticket_keys.iter().map(|path| common::whole_path(cf, path)).collect();
+            return TicketKeys::from_files(&paths).map_err(Fault::whole);
+        }
+        if let Some(keys) = &*cf.stream.main().ssl().tickets {
+            return Ok(keys.clone());
+        }
+        let keys = TicketKeys::random(Duration::from_secs(*self.session_timeout)).map_err(Fault::whole)?;
+        cf.stream.main().ssl().tickets.put(Some(keys.clone()));
+        Ok(keys)
+    }
+}
+
+macro_rules! text {
+    ($field:ident) => {
+        |cf, d| set::text(&mut cf.stream.srv().ssl().$field, d)
+    };
+}
+
+macro_rules! flag {
+    ($field:ident) => {
+        |cf, d| set::flag(&mut cf.stream.srv().ssl().$field, d)
+    };
+}
+
+macro_rules! list {
+    ($field:ident) => {
+        |cf, d| {
+            cf.stream.srv().ssl().$field.edit().push(Bytes::copy_from_slice(d.arg(1)));
+            Ok(())
+        }
+    };
+}
+
+impl Module for Ssl {
+    type Main = Main;
+    type Srv = Srv;
+    const COMMANDS: Commands = Commands {
+        module: "ngx_stream_ssl",
+        setters: &[
+            ("ssl_handshake_timeout", |cf, d| set::msec(&mut cf.stream.srv().ssl().handshake_timeout, d)),
+            ("ssl_certificate", list!(certificates)),
+            ("ssl_certificate_key", list!(certificate_keys)),
+            ("ssl_certificate_cache", |cf, d| {
+                cf.stream.srv().ssl().certificate_cache.once()?;
+                common::certificate_cache(d)?;
+                cf.stream.srv().ssl().certificate_cache.set(())
+            }),
+            ("ssl_password_file", |cf, d| {
+                cf.stream.srv().ssl().passwords.once()?;
+                let passwords = common::passwords(cf, d)?;
+                cf.stream.srv().ssl().passwords.set(passwords)
+            }),
+            ("ssl_certificate_compression", flag!(certificate_compression)),
+            ("ssl_dhparam", text!(dhparam)),
+            ("ssl_ecdh_curve", text!(ecdh_curve)),
+            ("ssl_protocols", |cf, d| {
+                common::set_protocols(cf, d, |cf| &mut cf.stream.srv().ssl().protocols)
+            }),
+            ("ssl_ciphers", text!(ciphers)),
+            ("ssl_verify_client", |cf, d| {
+                let words = [
+                    ("off", VerifyMode::Off),
+                    ("on", VerifyMode::On),
+                    ("optional", VerifyMode::Optional),
+                    ("optional_no_ca", VerifyMode::OptionalNoCa),
+                ];
+                set::choice(&mut cf.stream.srv().ssl().verify, d, &words)
+            }),
+            ("ssl_verify_depth", |cf, d| set::number(&mut cf.stream.srv().ssl().verify_depth, d)),
+            ("ssl_client_certificate", text!(client_certificate)),
+            ("ssl_trusted_certificate", text!(trusted_certificate)),
+            ("ssl_prefer_server_ciphers", flag!(prefer_server_ciphers)),
+            ("ssl_session_cache", session_cache),
+            ("ssl_session_tickets", flag!(session_tickets)),
+            ("ssl_session_ticket_key", list!(session_ticket_keys)),
+            ("ssl_session_timeout", |cf, d| set::sec(&mut cf.stream.srv().ssl().session_timeout, d)),
+            ("ssl_crl", text!(crl)),
+            ("ssl_conf_command", |cf, d| {
+                let command = (Bytes::copy_from_slice(d.arg(1)), Bytes::copy_from_slice(d.arg(2)));
+                cf.stream.srv().ssl().conf_commands.edit().push(command);
+                Ok(())
+            }),
+            ("ssl_reject_handshake", flag!(reject_handshake)),
+            ("ssl_alpn", alpn),
+            ("ssl_stapling", flag!(stapling)),
+            ("ssl_stapling_file", text!(stapling_file)),
+        ],
+    };
+    const VARIABLES: &'static [Builtin<Session>] = VARIABLES;
+
+    fn handlers(_: &conf::Srv, to: &mut Handlers) {
+        to.ssl.push(handler);
+    }
+}
+
+fn alpn(cf: &mut Build, d: &Directive<'_>) -> Outcome {
+    cf.stream.srv().ssl().alpn.once()?;
+    if d.args().any(|protocol| protocol.len() > 255) {
+        return Err(Fault::directive("protocol too long"));
+    }
+    let protocols = d.args().map(Bytes::copy_from_slice).collect();
+    cf.stream.srv().ssl().alpn.set(protocols)
+}
+
+fn session_cache(cf: &mut Build, d: &Directive<'_>) -> Outcome {
+    for word in d.args() {
+        let invalid = || Fault::here(format!("invalid session cache \"{}\"", String::from_utf8_lossy(word)));
+        let cache = match word {
+            b"off" | b"none" => Cache::None,
+            b"builtin" => Cache::Kept(SessionCache::builtin(BUILTIN_CACHE)),
+            _ => {
+                if let Some(count) = word.strip_prefix(b"builtin:") {
+                    let count = units::number(count).ok_or_else(invalid)?;
+                    Cache::Kept(SessionCache::builtin(usize::try_from(count).unwrap_or(usize::MAX)))
+                } else {
+                    let rest = word.strip_prefix(b"shared:").ok_or_else(invalid)?;
+                    let colon = memchr::memchr(b':', rest).filter(|at| *at > 0).ok_or_else(invalid)?;
+                    let size = units::size(&rest[colon + 1..]).ok_or_else(invalid)?;
+                    if size < MIN_CACHE {
+                        let shown = String::from_utf8_lossy(word);
+                        return Err(Fault::here(format!("session cache \"{shown}\" is too small")));
+                    }
+                    Cache::Kept(shared(cf, &rest[..colon], size)?)
+                }
+            }
+        };
+        // Of `builtin` and `shared` together, the shared one does it all.
+        cf.stream.srv().ssl().session_cache.put(cache);
+    }
+    Ok(())
+}
+
+fn shared(cf: &mut Build, name: &[u8], size: usize) -> Outcome<SessionCache> {
+    let caches = cf.stream.main().ssl().caches.edit();
+    if let Some((_, known, cache)) = caches.iter().find(|cache| cache.0 == name) {
+        if *known != size {
+            let name = String::from_utf8_lossy(name);
+            return Err(Fault::here(format!(
+                "the size {size} of shared memory zone \"{name}\" conflicts with already declared size {known}"
+            )));
+        }
+        return Ok(cache.clone());
+    }
+    let cache = SessionCache::shared(size);
+    caches.push((Bytes::copy_from_slice(name), size, cache.clone()));
+    Ok(cache)
+}
+
+/// Every `listen ... ssl` must have a certificate to show.
+pub fn check_listens(ports: &[Port], servers: &[Server]) -> Outcome {
+    for port in ports {
+        for addr in port.specific.iter().map(|(_, addr)| addr).chain([&port.addr]).filter(|addr| addr.ssl) {
+            let Some(server) = servers.get(addr.default) else { continue };
+            if server.srv.ssl.certificates.is_empty() && !*server.srv.ssl.reject_handshake {
+                return Err(Fault::whole(format!(
+                    "no \"ssl_certificate\" is defined for the \"listen ... ssl\" directive{}",
+                    server.at
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn handler(s: &mut Session) -> Wait<'_, Verdict> {
+    Box::pin(async move {
+        if s.server.srv.core.tcp_nodelay.then(|| s.no_delay()).is_some_and(|set| set.is_err()) {
+            return Verdict::End(INTERNAL_ERROR);
+        }
+        let Some(Io::Plain(socket)) = s.io.take() else { return Verdict::End(INTERNAL_ERROR) };
+        s.action.set(Some("SSL handshaking"));
+        let deadline = Deadline::never();
+        deadline.set(*s.server.srv.ssl.handshake_timeout);
+        let choose = |name: Option<&str>| {
+            if let Some(name) = name {
+                s.choose_server(name.as_bytes());
+            }
+            let conf = &s.server.srv.ssl;
+            match &*conf.server {
+                Some(server) if !*conf.reject_handshake => Choice::Serve(server.clone()),
+                _ => Choice::Reject,
+            }
+        };
+        let shaken = deadline.limit(tls::accept(socket, choose)).await;
+        match shaken {
+            Some(Ok(stream)) => {
+                s.tls = Some(stream.info().clone());
+                s.io = Some(Io::tls(stream));
+                check_certificate(s)
+            }
+            Some(Err(error)) => {
+                s.error(tls_level(error.level(Peer::Client)), format_args!("{error}"));
+                Verdict::End(INTERNAL_ERROR)
+            }
+            None => Verdict::End(INTERNAL_ERROR),
+        }
+    })
+}
+
+/// What `ssl_verify_client` demands.
+fn check_certificate(s: &Session) -> Verdict {
+    let mode = *s.server.srv.ssl.verify;
+    let Some(info) = s.tls.as_ref().filter(|_| mode != VerifyMode::Off) else { return Verdict::Done };
+    if let Some(Err(error)) = info.verdict
+        && !(mode == VerifyMode::OptionalNoCa && error.is_only_untrusted())
+    {
+        s.error(Level::Info, format_args!("client SSL certificate verify error: {error}"));
+        return Verdict::End(INTERNAL_ERROR);
+    }
+    if mode == VerifyMode::On && info.certificate().is_none() {
+        s.error(Level::Info, format_args!("client sent no required SSL certificate"));
+        return Verdict::End(INTERNAL_ERROR);
+    }
+    Verdict::Done
+}
+
+// === variables ===
+
+macro_rules! of_connection {
+    ($name:literal, $get:expr) => {
+        Builtin::changeable($name, |s, out| {
+            let get: fn(&TlsInfo) -> String = $get;
+            s.tls.as_ref().is_some_and(|info| show(&get(info), out))
+        })
+    };
+}
+
+macro_rules! of_certificate {
+    ($name:literal, $get:expr) => {
+        Builtin::changeable($name, |s, out| {
+            let get: fn(&PeerCertificate<'_>) -> String = $get;
+            s.tls.as_ref().and_then(|info| info.certificate()).is_some_and(|cert| show(&get(&cert), out))
+        })
+    };
+}
+
+const VARIABLES: &[Builtin<Session>] = &[
+    of_connection!("ssl_protocol", |t| t.protocol().into()),
+    of_connection!("ssl_cipher", |t| t.cipher().into()),
+    of_connection!("ssl_ciphers", TlsInfo::ciphers),
+    of_connection!("ssl_curve", TlsInfo::curve),
+    of_connection!("ssl_curves", TlsInfo::curves),
+    of_connection!("ssl_sigalg", TlsInfo::sigalg),
+    of_connection!("ssl_sigalgs", TlsInfo::sigalgs),
+    of_connection!("ssl_session_id", TlsInfo::session_id),
+    of_connection!("ssl_session_reused", |t| t.session_reused().into()),
+    of_connection!("ssl_server_name", |t| t.server_name.as_deref().unwrap_or_default().into()),
+    of_connection!("ssl_alpn_protocol", |t| {
+        String::from_utf8_lossy(t.alpn.as_deref().unwrap_or_default()).into_owned()
+    }),
+    of_connection!("ssl_client_verify", TlsInfo::client_verify),
+    of_certificate!("ssl_client_cert", |c| c.folded()),
+    of_certificate!("ssl_client_raw_cert", |c| c.raw()),
+    of_certificate!("ssl_client_escaped_cert", |c| c.escaped()),
+    of_certificate!("ssl_client_s_dn", |c| c.subject()),
+    of_certificate!("ssl_client_i_dn", |c| c.issuer()),
+    of_certificate!("ssl_client_serial", |c| c.serial()),
+    of_certificate!("ssl_client_fingerprint", |c| c.fingerprint()),
+    of_certificate!("ssl_client_v_start", |c| c.valid_from()),
+    of_certificate!("ssl_client_v_end", |c| c.valid_until()),
+    of_certificate!("ssl_client_v_remain", |c| c.days_remaining().to_string()),
+];
+
+fn show(value: &str, out: &mut Vec<u8>) -> bool {
+    out.extend_from_slice(value.as_bytes());
+    !value.is_empty()
+}

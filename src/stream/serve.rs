@@ -1,0 +1,329 @@
+//! The life of a session: what comes before the phases, the phases, and the end.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::os::fd::AsFd;
+use std::task::Waker;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{MsgFlags, recv};
+use tokio::io::Interest;
+
+use super::Stream;
+use super::module::{BAD_REQUEST, Handler, INTERNAL_ERROR, OK, Verdict};
+use super::session::Session;
+use crate::log::Level;
+use crate::net::{Address, Buffer, Deadline, Io, Socket, proxy_protocol};
+use crate::process::Slot;
+
+/// Serves a connection that was accepted on port number `port` of `stream.ports`, as a task of this thread. `slot` is
+/// dropped when the connection is closed.
+pub fn accepted(
+    stream: &'static Stream,
+    port: usize,
+    socket: Socket,
+    peer: Address,
+    number: u64,
+    slot: Slot,
+) {
+    let Some(port) = stream.ports.get(port) else { return };
+    let session = Box::new(Session::new(stream, port, Io::Plain(socket), peer, number));
+    tokio::task::spawn_local(async move {
+        let mut session = session;
+        serve(&mut session).await;
+        drop(session);
+        drop(slot);
+    });
+}
+
+/// Serves a session to its end, its log lines included.
+pub(super) async fn serve(s: &mut Session) {
+    s.note(format_args!("client {} connected to {}", s.client, s.port.listen.address));
+    let status = match run(s).await {
+        Ok(status) | Err(status) => status,
+    };
+    finish(s, status);
+}
+
+fn finish(s: &mut Session, status: u16) {
+    s.status = status;
+    for handler in &s.server.handlers.log {
+        handler(s);
+    }
+    s.limits.clear();
+    if let Some(io) = s.io.take().filter(Io::is_tls) {
+        // close_notify, where there is room for it; nobody waits for an answer.
+        let _ = io.poll_shutdown(&mut std::task::Context::from_waker(Waker::noop()));
+    }
+}
+
+/// Runs the phases; the status it ends with, either way.
+async fn run(s: &mut Session) -> Result<u16, u16> {
+    if s.addr.proxy_protocol {
+        read_proxy_protocol(s).await?;
+    }
+    s.action.set(Some("initializing session"));
+    let handlers = &s.server.handlers;
+    phase(s, &handlers.post_accept)?;
+    phase(s, &handlers.preaccess)?;
+    phase(s, &handlers.access)?;
+    if s.addr.ssl {
+        for handler in &s.server.handlers.ssl {
+            match handler(s).await {
+                Verdict::End(status) => return Err(status),
+                Verdict::Done => break,
+                Verdict::Next | Verdict::More => {}
+            }
+        }
+    }
+    if !s.server.handlers.preread.is_empty() {
+        preread(s).await?;
+    }
+    s.action.set(None);
+    if s.server.srv.core.tcp_nodelay.then(|| s.no_delay()).is_some_and(|set| set.is_err()) {
+        return Err(INTERNAL_ERROR);
+    }
+    match s.server.handlers.content {
+        Some(content) => Ok(content(s).await),
+        None => Err(INTERNAL_ERROR),
+    }
+}
+
+fn phase(s: &mut Session, handlers: &[Handler]) -> Result<(), u16> {
+    for handler in handlers {
+        match handler(s) {
+            Verdict::Next | Verdict::More => {}
+            Verdict::Done => break,
+            Verdict::End(status) => return Err(status),
+        }
+    }
+    Ok(())
+}
+
+/// Reads the header that `listen ... proxy_protocol` promises.
+async fn read_proxy_protocol(s: &mut Session) -> Result<(), u16> {
+    s.action.set(Some("reading PROXY protocol"));
+    let deadline = Deadline::never();
+    deadline.set(*s.server.srv.core.proxy_protocol_timeout);
+    let mut buffer = Buffer::with_capacity(proxy_protocol::MAX_HEADER);
+    let mut seen = 0;
+    loop {
+        let peeked = peek(s, &deadline, &mut buffer, seen).await?;
+        let bytes = &buffer.spare()[..peeked.len];
+        match proxy_protocol::read(bytes) {
+            Ok(Some(read)) => {
+                s.proxy_protocol = read.header.map(Box::new);
+                let taken = buffer.spare().get_mut(..read.len).map_or(Ok(0), |room| take(s, room));
+                return if matches!(taken, Ok(n) if n == read.len) { Ok(()) } else { Err(INTERNAL_ERROR) };
+            }
+            Ok(None) if !peeked.end => seen = peeked.len,
+            Ok(None) => {
+                s.error(Level::Error, format_args!("{}", proxy_protocol::broken(bytes)));
+                return Err(BAD_REQUEST);
+            }
+            Err(proxy_protocol::Error::Short) => return Err(BAD_REQUEST),
+            Err(error) => {
+                s.error(Level::Error, format_args!("{error}"));
+                return Err(BAD_REQUEST);
+            }
+        }
+    }
+}
+
+/// Shows the client's first bytes to the handlers of the preread phase.
+async fn preread(s: &mut Session) -> Result<(), u16> {
+    s.action.set(Some("prereading client data"));
+    let server = s.server;
+    let mut handlers = server.handlers.preread.iter();
+    let Some(mut handler) = handlers.next() else { return Ok(()) };
+    let mut verdict = handler(s, &[]);
+    if verdict == Verdict::Next && handlers.len() == 0 {
+        return Ok(());
+    }
+    let core = &server.srv.core;
+    let deadline = Deadline::never();
+    deadline.set(*core.preread_timeout);
+    let size = *core.preread_buffer_size;
+    let mut buffer = Buffer::with_capacity(size);
+    let mut len = 0;
+    loop {
+        match verdict {
+            Verdict::Done => break,
+            Verdict::End(status) => return Err(status),
+            Verdict::Next => match handlers.next() {
+                Some(next) => {
+                    handler = next;
+                    let bytes = buffer.spare()[..len].to_vec();
+                    verdict = handler(s, &bytes);
+                }
+                None => break,
+            },
+            Verdict::More if len == size => {
+                s.error(Level::Error, format_args!("preread buffer full"));
+                return Err(BAD_REQUEST);
+            }
+            Verdict::More => {
+                let more = more_bytes(s, &deadline, &mut buffer, len, size).await?;
+                len = more.len;
+                verdict = handler(s, &buffer.spare()[..len]);
+                if verdict == Verdict::More && more.end && len < size {
+                    return Err(OK);
+                }
+            }
+        }
+    }
+    if s.io.as_ref().is_some_and(Io::is_tls) {
+        s.read_ahead = buffer.spare()[..len].to_vec();
+    }
+    Ok(())
+}
+
+/// What is known of the client's first bytes.
+struct Peeked {
+    len: usize,
+    /// No more will come.
+    end: bool,
+}
+
+/// Waits for more than the first `seen` bytes: by peeking, so that they stay for whoever gets the connection; by
+/// reading under TLS.
+async fn more_bytes(
+    s: &Session,
+    deadline: &Deadline,
+    buffer: &mut Buffer,
+    seen: usize,
+    size: usize,
+) -> Result<Peeked, u16> {
+    let Some(io) = &s.io else { return Err(INTERNAL_ERROR) };
+    if !io.is_tls() {
+        let mut peeked = peek(s, deadline, buffer, seen).await?;
+        peeked.len = peeked.len.min(size);
+        return Ok(peeked);
+    }
+    let Some(room) = buffer.spare().get_mut(seen..size) else { return Err(INTERNAL_ERROR) };
+    match deadline.limit(io.read(room)).await {
+        Some(Ok(n)) if n > 0 => {
+            s.count_received(n);
+            Ok(Peeked { len: seen + n, end: false })
+        }
+        // nginx says nothing of a preread that takes too long.
+        _ => Err(OK),
+    }
+}
+
+async fn peek(s: &Session, deadline: &Deadline, buffer: &mut Buffer, seen: usize) -> Result<Peeked, u16> {
+    let Some(socket) = s.io.as_ref().and_then(Io::plain) else { return Err(INTERNAL_ERROR) };
+    let room = buffer.spare();
+    let work = std::future::poll_fn(|cx| {
+        loop {
+            std::task::ready!(socket.poll_read_ready(cx))?;
+            let attempt = socket.try_io(Interest::READABLE, || {
+                let len = recv_peek(socket, room)?;
+                // Nothing new: wait again, unless nothing new can come.
+                match len == seen && len > 0 && !ended(socket) {
+                    true => Err(io::ErrorKind::WouldBlock.into()),
+                    false => Ok(len),
+                }
+            });
+            match attempt {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                done => return std::task::Poll::Ready(done),
+            }
+        }
+    });
+    match deadline.limit(work).await {
+        None => {
+            if s.action.get() == Some("reading PROXY protocol") {
+                let reason = io::Error::from_raw_os_error(libc::ETIMEDOUT);
+                s.errno(Level::Info, &reason, format_args!("client timed out"));
+            }
+            Err(OK)
+        }
+        Some(Err(reason)) => {
+            s.connection_error(Level::Info, &reason, "recv() failed");
+            Err(OK)
+        }
+        Some(Ok(0)) if seen == 0 && s.action.get() != Some("reading PROXY protocol") => Err(OK),
+        Some(Ok(len)) => Ok(Peeked { len, end: len == seen }),
+    }
+}
+
+fn recv_peek(socket: &Socket, room: &mut [u8]) -> io::Result<usize> {
+    use std::os::fd::AsRawFd;
+    Ok(recv(socket.as_fd().as_raw_fd(), room, MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT)?)
+}
+
+/// Reads what was peeked at.
+fn take(s: &Session, room: &mut [u8]) -> io::Result<usize> {
+    use std::os::fd::AsRawFd;
+    let Some(socket) = s.io.as_ref().and_then(Io::plain) else { return Ok(0) };
+    Ok(recv(socket.as_fd().as_raw_fd(), room, MsgFlags::MSG_DONTWAIT)?)
+}
+
+/// Whether the peer has said its last.
+fn ended(socket: &Socket) -> bool {
+    // nix has no name for this one.
+    let hangup = PollFlags::from_bits_retain(libc::POLLRDHUP);
+    let mut fds = [PollFd::new(socket.as_fd(), hangup)];
+    matches!(poll(&mut fds, PollTimeout::ZERO), Ok(n) if n > 0)
+}
+
+// === closing all sessions of a thread ===
+
+/// The tasks of proxied sessions.
+#[derive(Default)]
+struct Waiting {
+    wakers: Vec<Option<Waker>>,
+    free: Vec<usize>,
+}
+
+thread_local! {
+    static CLOSING: Cell<bool> = const { Cell::new(false) };
+    static WAITING: RefCell<Waiting> = RefCell::default();
+}
+
+/// Ends all proxied sessions of this thread, as `worker_shutdown_timeout` does. New ones end at once. True: they will.
+pub fn close_all() -> bool {
+    CLOSING.set(true);
+    WAITING.with(|waiting| {
+        waiting.borrow_mut().wakers.iter_mut().filter_map(Option::take).for_each(Waker::wake);
+    });
+    true
+}
+
+/// A session's place among those that [`close_all`] wakes.
+#[derive(Default)]
+pub(super) struct Watch(Option<usize>);
+
+impl Watch {
+    /// Whether the session is to end; else its task will be woken then.
+    pub(super) fn closing(&mut self, waker: &Waker) -> bool {
+        if self.0.is_none() {
+            let place = WAITING.with(|waiting| {
+                let mut waiting = waiting.borrow_mut();
+                let place = waiting.free.pop().unwrap_or(waiting.wakers.len());
+                match waiting.wakers.get_mut(place) {
+                    Some(free) => *free = Some(waker.clone()),
+                    None => waiting.wakers.push(Some(waker.clone())),
+                }
+                place
+            });
+            self.0 = Some(place);
+        }
+        CLOSING.get()
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let Some(place) = self.0 else { return };
+        // Past the thread's end there is nobody to wake.
+        let _ = WAITING.try_with(|waiting| {
+            let mut waiting = waiting.borrow_mut();
+            if let Some(waker) = waiting.wakers.get_mut(place) {
+                *waker = None;
+            }
+            waiting.free.push(place);
+        });
+    }
+}

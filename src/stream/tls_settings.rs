@@ -1,0 +1,155 @@
+//! What `ssl_*` and `proxy_ssl_*` directives have in common.
+
+use bytes::Bytes;
+
+use crate::conf::{Build, Fault, Outcome, Setting, units};
+use crate::syntax::Directive;
+use crate::tls::{self, ConfCommand, Protocol, keys};
+
+/// Names of protocols, as bits.
+pub const PROTOCOLS: &[(&str, u32)] =
+    &[("SSLv2", 1), ("SSLv3", 2), ("TLSv1", 4), ("TLSv1.1", 8), ("TLSv1.2", 16), ("TLSv1.3", 32)];
+/// TLSv1.2 and TLSv1.3.
+pub const DEFAULT_PROTOCOLS: u32 = 48;
+
+const ALL: [Protocol; 6] = [
+    Protocol::SslV2,
+    Protocol::SslV3,
+    Protocol::TlsV1,
+    Protocol::TlsV1_1,
+    Protocol::TlsV1_2,
+    Protocol::TlsV1_3,
+];
+
+/// The protocols of these bits.
+pub fn protocols(bits: u32) -> Vec<Protocol> {
+    ALL.into_iter()
+        .enumerate()
+        .filter(|(bit, _)| bits >> bit & 1 == 1)
+        .map(|(_, protocol)| protocol)
+        .collect()
+}
+
+/// Sets names of protocols.
+pub fn set_protocols(cf: &mut Build, d: &Directive<'_>, to: fn(&mut Build) -> &mut Setting<u32>) -> Outcome {
+    let mut warnings = Vec::new();
+    crate::conf::set::bits(to(cf), d, PROTOCOLS, |warning| warnings.push(warning))?;
+    warnings.into_iter().for_each(|warning| cf.warn(d.at(), warning));
+    Ok(())
+}
+
+/// Certificates are loaded before any session begins, so their names cannot have variables.
+pub fn constant(directive: &str, value: &[u8]) -> Outcome {
+    match memchr::memchr(b'$', value) {
+        None => Ok(()),
+        Some(_) => Err(no_variables(directive)),
+    }
+}
+
+/// A directive whose value must be known before any session begins.
+pub fn no_variables(directive: &str) -> Fault {
+    Fault::whole(format!("variables in \"{directive}\" are not supported by nxr"))
+}
+
+/// A path made whole; `data:` and `engine:` values stay.
+pub fn whole_path(cf: &Build, text: &[u8]) -> String {
+    match text.starts_with(b"data:") || text.starts_with(b"engine:") || text.starts_with(b"store:") {
+        true => String::from_utf8_lossy(text).into_owned(),
+        false => cf.conf_path(text).to_string_lossy().into_owned(),
+    }
+}
+
+/// The same; none where empty.
+pub fn some_path(cf: &Build, text: &[u8]) -> Option<String> {
+    (!text.is_empty()).then(|| whole_path(cf, text))
+}
+
+/// Reads the file of `ssl_password_file`.
+pub fn passwords(cf: &Build, d: &Directive<'_>) -> Outcome<Vec<Vec<u8>>> {
+    keys::passwords(&whole_path(cf, d.arg(1))).map_err(Fault::here)
+}
+
+/// Checks the parameters of `*_certificate_cache`, which matters only to certificates with variables.
+pub fn certificate_cache(d: &Directive<'_>) -> Outcome {
+    let (mut max, mut off) = (0, false);
+    for word in d.args() {
+        let read = if let Some(value) = word.strip_prefix(b"max=") {
+            units::number(value).filter(|n| *n > 0).map(|n| max = n)
+        } else if let Some(value) = word.strip_prefix(b"inactive=").or(word.strip_prefix(b"valid=")) {
+            units::seconds(value).map(|_| ())
+        } else {
+            (word == b"off").then(|| off = true)
+        };
+        if read.is_none() {
+            return Err(Fault::invalid_parameter(word));
+        }
+    }
+    if max == 0 && !off {
+        let name = String::from_utf8_lossy(d.name());
+        return Err(Fault::here(format!("\"{name}\" must have the \"max\" parameter")));
+    }
+    Ok(())
+}
+
+/// What `*_conf_command` changes.
+pub struct Commanded<'a> {
+    /// Bits.
+    pub protocols: &'a mut u32,
+    /// A cipher list.
+    pub ciphers: &'a mut String,
+    /// Suites of TLSv1.3.
+    pub ciphersuites: &'a mut Option<String>,
+    /// Groups.
+    pub curves: &'a mut String,
+    /// Of servers only.
+    pub prefer_server_ciphers: &'a mut bool,
+    /// Of servers only.
+    pub session_tickets: &'a mut bool,
+}
+
+/// Carries out commands in order.
+pub fn command(cf: &mut Build, commands: &[(Bytes, Bytes)], to: Commanded<'_>) -> Outcome {
+    for (name, value) in commands {
+        let (name, value) = (String::from_utf8_lossy(name), String::from_utf8_lossy(value));
+        for command in tls::conf_command(&name, &value).map_err(Fault::whole)? {
+            match command {
+                ConfCommand::Ciphersuites(suites) => *to.ciphersuites = Some(suites),
+                ConfCommand::Ciphers(list) => *to.ciphers = list,
+                ConfCommand::Curves(list) => *to.curves = list,
+                ConfCommand::MinProtocol(protocol) => keep(to.protocols, protocol, |at| u32::MAX << at),
+                ConfCommand::MaxProtocol(protocol) => keep(to.protocols, protocol, |at| (2 << at) - 1),
+                ConfCommand::PreferServerCiphers(on) => *to.prefer_server_ciphers = on,
+                ConfCommand::SessionTickets(on) => *to.session_tickets = on,
+                ConfCommand::Nothing => {}
+                ConfCommand::Lacking => {
+                    let here = cf.here.clone();
+                    cf.warn(here, format!("\"{name} {value}\" is not supported by nxr, ignored"));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn keep(protocols: &mut u32, limit: Option<Protocol>, mask: fn(usize) -> u32) {
+    if let Some(at) = limit.and_then(|limit| ALL.iter().position(|protocol| *protocol == limit)) {
+        *protocols &= mask(at);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn protocols_by_bits_and_limits() {
+        assert_eq!(protocols(DEFAULT_PROTOCOLS), [Protocol::TlsV1_2, Protocol::TlsV1_3]);
+        let mut bits = 63;
+        keep(&mut bits, Some(Protocol::TlsV1_2), |at| u32::MAX << at);
+        assert_eq!(protocols(bits), [Protocol::TlsV1_2, Protocol::TlsV1_3]);
+        keep(&mut bits, Some(Protocol::TlsV1_2), |at| (2 << at) - 1);
+        assert_eq!(protocols(bits), [Protocol::TlsV1_2]);
+        keep(&mut bits, None, |_| 0);
+        assert_eq!(bits, 16);
+    }
+}

@@ -13,9 +13,9 @@ pub mod referer;
 pub mod rewrite;
 pub mod secure_link;
 pub mod split_clients;
+pub mod stub_status;
 pub mod tuning;
 pub mod upstream;
-pub mod stub_status;
 
 use std::sync::Arc;
 

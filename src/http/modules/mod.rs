@@ -26,9 +26,6 @@ pub mod tuning;
 pub mod upstream;
 pub mod v2;
 pub mod v3;
-pub mod stub_status;
-pub mod tuning;
-pub mod upstream;
 
 use std::sync::Arc;
 

@@ -7,6 +7,10 @@ pub mod limit_conn;
 pub mod limit_req;
 pub mod log;
 pub mod map;
+pub mod proxy;
+pub mod proxy_request;
+pub mod proxy_rewrite;
+pub mod proxy_ssl;
 pub mod realip;
 pub mod rewrite;
 pub mod split_clients;
@@ -42,5 +46,6 @@ crate::http_modules! {
     limit_req: limit_req::LimitReq,
     limit_conn: limit_conn::LimitConn,
     access: access::Access,
+    proxy: proxy::Proxy,
     log: log::Log,
 }

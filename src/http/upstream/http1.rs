@@ -32,8 +32,7 @@ pub struct Response {
     keep: bool,
     close: bool,
     /// Trailer fields are wanted.
-    pub trailers: bool,
-    http10: bool,
+    trailers: bool,
 }
 
 /// What a status line says.
@@ -91,6 +90,11 @@ fn may_begin(bytes: &[u8]) -> bool {
 }
 
 impl Response {
+    /// One that keeps trailer fields, or not.
+    pub fn new(trailers: bool) -> Response {
+        Response { trailers, ..Response::default() }
+    }
+
     /// As [`super::Protocol::reset`].
     pub fn reset(&mut self) {
         *self = Response { head_request: self.head_request, trailers: self.trailers, ..Response::default() };
@@ -116,7 +120,6 @@ impl Response {
             head.status = line.status;
             head.line = line.text;
             head.size = size;
-            self.http10 = line.http10;
             if line.http10 {
                 if line.status == 103 {
                     let text = "upstream sent HTTP/1.0 response with early hints";
@@ -332,9 +335,19 @@ mod tests {
         assert_eq!(line("HTTP/1.0 404 Not Found"), Some((404, true, "404 Not Found".into())));
         assert_eq!(line("HTTP/1.1 204\r"), Some((204, false, "204".into())));
         assert_eq!(line("HTTP/1.1   403.1 No\r"), Some((403, false, "403.1 No".into())));
-        for wrong in ["", "HTTP/", "HTTP/1.1", "HTTP/1.1 20", "HTTP/x.1 200", "http/1.1 200", "HTTP/0.9 200 OK",
-            "HTTP/1.1 200OK", "HTTP/1.1 2000", "ICY 200 OK", "HTTP/1.1 200 O\rK"]
-        {
+        for wrong in [
+            "",
+            "HTTP/",
+            "HTTP/1.1",
+            "HTTP/1.1 20",
+            "HTTP/x.1 200",
+            "http/1.1 200",
+            "HTTP/0.9 200 OK",
+            "HTTP/1.1 200OK",
+            "HTTP/1.1 2000",
+            "ICY 200 OK",
+            "HTTP/1.1 200 O\rK",
+        ] {
             assert_eq!(line(wrong), None, "{wrong:?}");
         }
     }

@@ -176,8 +176,7 @@ impl Settings {
             self.next_upstream.put(next::OFF);
         }
         if !self.temp_path.is_set() {
-            let path = cf.full_path(format!("{name}_temp").as_bytes());
-            cf.add_directory(path.clone());
+            let path = cf.default_temp_path(name);
             self.temp_path.put(path);
         }
         self.check(name)?;
@@ -198,10 +197,10 @@ impl Settings {
             return fault(format!("there must be at least 2 \"{name}_buffers\""));
         }
         let size = each.max(*self.buffer_size);
-        let maximum = format!(
-            "the maximum of the value of \"{name}_buffer_size\" and one of the \"{name}_buffers\""
-        );
-        let busy = if self.busy_buffers_size.is_set() { *self.busy_buffers_size } else { size.saturating_mul(2) };
+        let maximum =
+            format!("the maximum of the value of \"{name}_buffer_size\" and one of the \"{name}_buffers\"");
+        let busy =
+            if self.busy_buffers_size.is_set() { *self.busy_buffers_size } else { size.saturating_mul(2) };
         if busy < size {
             return fault(format!("\"{name}_busy_buffers_size\" must be equal to or greater than {maximum}"));
         }
@@ -211,7 +210,9 @@ impl Settings {
             ));
         }
         if self.temp_file_write_size.is_set() && *self.temp_file_write_size < size {
-            return fault(format!("\"{name}_temp_file_write_size\" must be equal to or greater than {maximum}"));
+            return fault(format!(
+                "\"{name}_temp_file_write_size\" must be equal to or greater than {maximum}"
+            ));
         }
         if *self.max_temp_file_size != 0 && *self.max_temp_file_size < size {
             return fault(format!(

@@ -154,9 +154,12 @@ impl<'a> Pump<'a> {
     /// nothing is left of what it sent.
     fn is_over(&self) -> bool {
         let (up, down) = (&self.up, &self.down);
-        match self.limits.half_close {
-            true => up.eof && down.eof && !up.pending() && !down.pending(),
-            false => (up.eof || down.eof) && (up.eof || !down.pending()) && (down.eof || !up.pending()),
+        let half_close = self.limits.half_close;
+        match (up.eof, down.eof) {
+            (false, false) => false,
+            (true, true) => !half_close || !up.pending() && !down.pending(),
+            (true, false) => !half_close && !up.pending(),
+            (false, true) => !half_close && !down.pending(),
         }
     }
 

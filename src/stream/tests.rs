@@ -1,7 +1,7 @@
 //! Sessions over loopback sockets, under configurations read by the real code.
 
 use std::net::{SocketAddr, TcpListener as StdListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -25,13 +25,13 @@ fn scratch() -> PathBuf {
 }
 
 /// Reads a configuration; the folder becomes its prefix.
-fn read(folder: &PathBuf, text: &str) -> Result<load::Ir, String> {
+fn read(folder: &Path, text: &str) -> Result<load::Ir, String> {
     let conf_file = folder.join("nginx.conf");
     std::fs::write(&conf_file, text).unwrap();
     let options = load::Options {
         conf_file,
-        conf_prefix: folder.clone(),
-        prefix: folder.clone(),
+        conf_prefix: folder.to_path_buf(),
+        prefix: folder.to_path_buf(),
         parameters: None,
         testing: false,
         error_log: Some(folder.join("error.log")),
@@ -221,7 +221,7 @@ async fn bulk(body: &str, size: usize) -> String {
     let running = Running::start(&format!("{FORMAT} server {{ listen LISTEN0; proxy_pass {to}; {body} }}"));
     let client = running.connect(0).await;
     let (upstream, _) = listener.accept().await.unwrap();
-    let pattern: Rc<Vec<u8>> = Rc::new((0..size).map(|i| (i * 31 >> 7) as u8).collect());
+    let pattern: Rc<Vec<u8>> = Rc::new((0..size).map(|i| ((i * 31) >> 7) as u8).collect());
     let mut tasks = Vec::new();
     let (client_read, client_write) = client.into_split();
     let (upstream_read, upstream_write) = upstream.into_split();

@@ -161,6 +161,11 @@ impl Headers {
         self.fields.iter().filter(|f| f.hash != 0).map(|f| (self.name_of(f), self.value_of(f)))
     }
 
+    /// Hash, name and value of each field, in order.
+    pub fn iter_hashed(&self) -> impl Iterator<Item = (u32, &[u8], &[u8])> {
+        self.fields.iter().filter(|f| f.hash != 0).map(|f| (f.hash, self.name_of(f), self.value_of(f)))
+    }
+
     /// Value of the first field of that name.
     pub fn get(&self, name: Name) -> Option<&[u8]> {
         self.matching(name.hash, name.text).next().map(|f| self.value_of(f))

@@ -10,6 +10,10 @@ pub mod limit_conn;
 pub mod limit_req;
 pub mod log;
 pub mod map;
+pub mod proxy;
+pub mod proxy_request;
+pub mod proxy_rewrite;
+pub mod proxy_ssl;
 pub mod not_modified;
 pub mod random_index;
 pub mod range;
@@ -61,6 +65,7 @@ crate::http_modules! {
     limit_req: limit_req::LimitReq,
     limit_conn: limit_conn::LimitConn,
     access: access::Access,
+    proxy: proxy::Proxy,
     auth_basic: auth_basic::AuthBasic,
     try_files: try_files::TryFiles,
     stub_status: stub_status::StubStatus,

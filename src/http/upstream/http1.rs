@@ -32,8 +32,7 @@ pub struct Response {
     keep: bool,
     close: bool,
     /// Trailer fields are wanted.
-    pub trailers: bool,
-    http10: bool,
+    trailers: bool,
 }
 
 /// What a status line says.
@@ -91,6 +90,11 @@ fn may_begin(bytes: &[u8]) -> bool {
 }
 
 impl Response {
+    /// One that keeps trailer fields, or not.
+    pub fn new(trailers: bool) -> Response {
+        Response { trailers, ..Response::default() }
+    }
+
     /// As [`super::Protocol::reset`].
     pub fn reset(&mut self) {
         *self = Response { head_request: self.head_request, trailers: self.trailers, ..Response::default() };
@@ -116,7 +120,6 @@ impl Response {
             head.status = line.status;
             head.line = line.text;
             head.size = size;
-            self.http10 = line.http10;
             if line.http10 {
                 if line.status == 103 {
                     let text = "upstream sent HTTP/1.0 response with early hints";

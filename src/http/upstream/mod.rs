@@ -40,6 +40,7 @@ use super::headers::Headers;
 use super::request::Request;
 use crate::tls::Connector;
 use crate::upstream::GroupRef;
+use crate::value::Prefix;
 
 /// Where a request goes.
 pub struct Target {
@@ -153,6 +154,22 @@ pub enum Redirected {
     /// The new value.
     To(Vec<u8>),
 }
+
+/// `$upstream_http_*` and the like.
+pub const PREFIXES: &[Prefix<Request>] = &[
+    Prefix {
+        prefix: "upstream_http_",
+        get: |r, name, out| r.upstream_headers.join_variable(name, b", ", out),
+    },
+    Prefix {
+        prefix: "upstream_trailer_",
+        get: |r, name, out| r.upstream_trailers.join_variable(name, b", ", out),
+    },
+    Prefix {
+        prefix: "upstream_cookie_",
+        get: |r, name, out| set_cookie_value(&r.upstream_headers, name, out),
+    },
+];
 
 /// The value of a cookie that an upstream sets (`$upstream_cookie_*`); the first one of that name counts.
 pub fn set_cookie_value(headers: &Headers, name: &[u8], out: &mut Vec<u8>) -> bool {

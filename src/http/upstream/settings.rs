@@ -176,8 +176,7 @@ impl Settings {
             self.next_upstream.put(next::OFF);
         }
         if !self.temp_path.is_set() {
-            let path = cf.full_path(format!("{name}_temp").as_bytes());
-            cf.add_directory(path.clone());
+            let path = cf.default_temp_path(name);
             self.temp_path.put(path);
         }
         self.check(name)?;

@@ -4,6 +4,7 @@ pub mod accept;
 pub mod basic;
 pub mod body;
 pub mod body_reader;
+pub mod certificates;
 pub mod chunked;
 pub mod conf;
 pub mod connection;
@@ -72,11 +73,4 @@ pub struct Server {
     pub root: Location,
     /// ` in FILE:LINE` of its block.
     pub at: String,
-}
-
-impl Server {
-    /// TLS settings, where the server has certificates.
-    pub fn tls_server(&self) -> Option<Arc<crate::tls::Server>> {
-        None
-    }
 }

@@ -16,6 +16,10 @@ pub mod split_clients;
 pub mod tuning;
 pub mod upstream;
 pub mod stub_status;
+pub mod ssl;
+pub mod upstream;
+pub mod v2;
+pub mod v3;
 
 use std::sync::Arc;
 
@@ -29,6 +33,9 @@ use crate::value::{Builtin, Prefix};
 crate::http_modules! {
     core: core::Core,
     tuning: tuning::Tuning,
+    ssl: ssl::Ssl,
+    v2: v2::V2,
+    v3: v3::V3,
     map: map::Map,
     geo: geo::Geo,
     split_clients: split_clients::SplitClients,

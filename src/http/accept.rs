@@ -42,10 +42,10 @@ pub fn accepted(http: &'static Http, port: usize, socket: Socket, peer: Address,
 async fn plain(http: &'static Http, incoming: Incoming, io: Io, server: Option<usize>) {
     let alpn_h2 = io.tls_info().is_some_and(|info| info.alpn.as_deref() == Some(b"h2"));
     let conn = Connection::new(incoming, io, server, http);
-    if alpn_h2 {
-        http2::serve(conn, http).await;
-    } else if !conn.is_tls() && http2::enabled(&conn, http) && http2::has_preface(&conn).await {
-        http2::serve(conn, http).await;
+    let begins = !conn.is_tls() && http2::enabled(&conn, http) && http2::has_preface(&conn, http).await;
+    if alpn_h2 || begins {
+        // On the heap, so that connections over HTTP/1 need not have the room.
+        Box::pin(http2::serve(conn, http)).await;
     } else {
         serve::http1(conn, http).await;
     }

@@ -119,7 +119,10 @@ impl Request {
                     writer.push(&bytes);
                 }
             }
-            Kind::Http2(writer) => writer.send_head(self),
+            Kind::Http2(writer) => {
+                writer.limit = self.rate_limit();
+                writer.send_head(self);
+            }
             Kind::Nowhere => {}
         }
         self.out.kind = kind;

@@ -440,7 +440,7 @@ fn take_field(req: &mut Request, line: &[u8], count: &mut usize) -> Result<bool,
 }
 
 /// What nginx does at once with some fields.
-fn known_field(req: &mut Request, name: &[u8], value: &[u8]) -> Result<(), Refusal> {
+pub(super) fn known_field(req: &mut Request, name: &[u8], value: &[u8]) -> Result<(), Refusal> {
     let is = |known: headers::Name| name.eq_ignore_ascii_case(known.text);
     match name.len() {
         4 if is(headers::HOST) => host_field(req, name, value),

@@ -86,18 +86,6 @@ settings! {
     }
 }
 
-/// Caches declared so far, by name.
-#[derive(Clone, Debug, Default)]
-pub struct Main {
-    zones: Vec<Shared>,
-}
-
-impl Conf for Main {
-    fn merge(&mut self, _: &Self, _: &mut Build) -> Outcome {
-        Ok(())
-    }
-}
-
 /// A server's settings, and what was loaded by them. Servers that say nothing of their own share both.
 #[derive(Clone, Default)]
 pub struct Srv {
@@ -135,7 +123,7 @@ fn push(list: &mut Setting<Vec<Bytes>>, d: &Directive<'_>) -> Outcome {
 }
 
 impl Module for Ssl {
-    type Main = Main;
+    type Main = ();
     type Srv = Srv;
     type Loc = ();
     const COMMANDS: Commands = Commands {
@@ -258,7 +246,7 @@ fn session_cache(cf: &mut Build, d: &Directive<'_>) -> Outcome {
                 if zone.size < LEAST_ZONE {
                     return Err(Fault::here(format!("session cache \"{shown}\" is too small")));
                 }
-                declare(cf, &zone)?;
+                cf.zones.add(zone.name.as_bytes(), zone.size, "ngx_http_ssl")?;
                 own(cf).shared_cache.put(Some(zone));
                 continue;
             }
@@ -269,22 +257,6 @@ fn session_cache(cf: &mut Build, d: &Directive<'_>) -> Outcome {
         own(cf).builtin_cache.put(Cache::SharedOnly);
     }
     Ok(())
-}
-
-/// A name stands for one size in the whole configuration.
-fn declare(cf: &mut Build, zone: &Shared) -> Outcome {
-    let zones = &mut cf.http.main().ssl().zones;
-    match zones.iter().find(|known| known.name == zone.name) {
-        Some(known) if known.size != zone.size => Err(Fault::here(format!(
-            "the size {} of shared memory zone \"{}\" conflicts with already declared size {}",
-            zone.size, zone.name, known.size
-        ))),
-        Some(_) => Ok(()),
-        None => {
-            zones.push(zone.clone());
-            Ok(())
-        }
-    }
 }
 
 /// Room of OpenSSL's own cache.
@@ -299,6 +271,7 @@ fn ocsp_cache(cf: &mut Build, d: &Directive<'_>) -> Outcome {
         if zone.size < LEAST_ZONE {
             return Err(Fault::here(format!("OCSP cache \"{shown}\" is too small")));
         }
+        cf.zones.add(zone.name.as_bytes(), zone.size, "ngx_http_ssl (OCSP)")?;
     }
     own(cf).ocsp_cache.set(())
 }

@@ -12,8 +12,6 @@ mod io;
 mod stream;
 mod watch;
 
-#[cfg(test)]
-mod tests;
 
 use std::cell::Cell;
 use std::rc::Rc;

@@ -17,7 +17,6 @@ pub mod tuning;
 pub mod upstream;
 pub mod stub_status;
 pub mod ssl;
-pub mod upstream;
 pub mod v2;
 pub mod v3;
 

@@ -156,3 +156,20 @@ fn timed_out(http: &'static Http, incoming: &Incoming, action: &str) {
     let text = format_args!("client timed out");
     log::error_context(log, Level::Info, Some(incoming.number), Some(&reason), text, format_args!("{tail}"));
 }
+
+/// Serves an accepted socket that no worker counts.
+#[cfg(test)]
+pub fn serve_for_test(http: &'static Http, socket: Socket, client: Address, number: u64) {
+    let Some(port) = http.ports.first() else { return };
+    let incoming = Incoming {
+        number,
+        client,
+        port,
+        addr: &port.addr,
+        local: None,
+        proxy_protocol: None,
+        slot: None,
+        start_ms: crate::net::clock::now(),
+    };
+    tokio::task::spawn_local(plain(http, incoming, Io::Plain(socket), None));
+}

@@ -9,7 +9,9 @@ use super::modules::ssl::{Cache, PROTOCOLS, Settings};
 use super::{Http, Server};
 use crate::conf::{Build, Fault, Outcome};
 use crate::log::Level;
-use crate::tls::{self, CertificatePair, ConfCommand, Protocol, ServerTls, SessionCache, TicketKeys, VerifyMode};
+use crate::tls::{
+    self, CertificatePair, ConfCommand, Protocol, ServerTls, SessionCache, TicketKeys, VerifyMode,
+};
 
 /// A server's TLS, loaded.
 #[derive(Clone)]
@@ -254,9 +256,7 @@ fn commands(s: &Settings, server: &mut ServerTls, cf: &mut Build) -> Outcome<boo
                 ConfCommand::Ciphersuites(list) => server.ciphersuites = Some(list),
                 ConfCommand::Ciphers(list) => server.ciphers = list,
                 ConfCommand::Curves(list) => server.curves = list,
-                ConfCommand::MinProtocol(Some(least)) => {
-                    server.protocols.retain(|p| *p as u8 >= least as u8)
-                }
+                ConfCommand::MinProtocol(Some(least)) => server.protocols.retain(|p| *p as u8 >= least as u8),
                 ConfCommand::MaxProtocol(Some(most)) => server.protocols.retain(|p| *p as u8 <= most as u8),
                 ConfCommand::MinProtocol(None) | ConfCommand::MaxProtocol(None) | ConfCommand::Nothing => {}
                 ConfCommand::PreferServerCiphers(on) => server.prefer_server_ciphers = on,

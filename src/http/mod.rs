@@ -10,6 +10,7 @@ pub mod conf;
 pub mod connection;
 pub mod crypt;
 pub mod error_page;
+pub mod file;
 pub mod forwarded;
 pub mod head;
 pub mod headers;
@@ -22,9 +23,14 @@ pub mod method;
 pub mod mime;
 pub mod parse;
 pub mod phases;
+pub mod send_file;
 pub mod serve;
 pub mod special;
 pub mod status;
+pub mod subrequest;
+#[cfg(test)]
+pub mod testing;
+pub mod types;
 pub mod upstream;
 pub mod uri;
 #[macro_use]

@@ -9,6 +9,7 @@ use super::connection::Connection;
 use super::headers::{self, Headers};
 use super::method::Method;
 use super::modules::core::Lingering;
+use super::modules::ssl;
 use super::output::Output;
 use super::parse::{self, FieldLine};
 use super::request::{BodyLength, Head, Request, Version};

@@ -43,8 +43,11 @@ impl Drop for Folder {
 
 fn read(folder: &Folder, text: &str) -> (Option<Http>, Vec<Message>) {
     let file = folder.path().join("nginx.conf");
-    std::fs::write(&file, format!("error_log {}/error.log debug; events {{}} http {{ {text} }}", folder.path().display()))
-        .unwrap();
+    std::fs::write(
+        &file,
+        format!("error_log {}/error.log debug; events {{}} http {{ {text} }}", folder.path().display()),
+    )
+    .unwrap();
     let options = Options {
         conf_file: file,
         conf_prefix: folder.path().to_owned(),
@@ -57,7 +60,7 @@ fn read(folder: &Folder, text: &str) -> (Option<Http>, Vec<Message>) {
     let mut messages = Vec::new();
     let ir = load(&options, &mut messages).ok();
     if let Some(ir) = &ir {
-        ir.files.open_all(|_| None).ok();
+        let _ = ir.files.open(&crate::log::ErrorLog::none());
     }
     (ir.and_then(|ir| ir.http), messages)
 }

@@ -4,7 +4,8 @@ use std::cell::Cell;
 use std::collections::HashMap;
 
 use super::entries::{entries, variable_name};
-use super::keys::{HashSize, Keys, NotAdded};
+pub use super::keys::HashSize;
+use super::keys::{Keys, NotAdded};
 use super::texts::{Inserted, Texts};
 use super::{Context, Get, Regex, Template, VariablesBuilder};
 use crate::conf::{Build, Fault, Outcome};

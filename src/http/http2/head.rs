@@ -8,9 +8,7 @@ use hyper::http::request::Parts;
 use hyper::{Response, StatusCode};
 
 use crate::http::head;
-use crate::http::headers::{
-    CONTENT_LENGTH, COOKIE, DATE, HOST, Headers, LAST_MODIFIED, LOCATION, SERVER,
-};
+use crate::http::headers::{CONTENT_LENGTH, COOKIE, DATE, HOST, Headers, LAST_MODIFIED, LOCATION, SERVER};
 use crate::http::method::Method;
 use crate::http::parse;
 use crate::http::request::{BodyLength, Request};
@@ -209,7 +207,11 @@ impl Fields<'_> {
 
     fn lost(&self, name: &[u8]) {
         let name = log::bytes(name);
-        self.req.log(Level::Error, None, format_args!("response header \"{name}\" cannot be sent over HTTP/2"));
+        self.req.log(
+            Level::Error,
+            None,
+            format_args!("response header \"{name}\" cannot be sent over HTTP/2"),
+        );
     }
 }
 

@@ -12,7 +12,6 @@ mod io;
 mod stream;
 mod watch;
 
-
 use std::cell::Cell;
 use std::rc::Rc;
 use std::task::{Poll, ready};
@@ -74,12 +73,8 @@ pub async fn has_preface(conn: &Connection, http: &'static Http) -> bool {
 
 /// Serves requests until the connection ends.
 pub async fn serve(conn: Rc<Connection>, http: &'static Http) {
-    let shared = Rc::new(Streams {
-        conn: conn.clone(),
-        http,
-        active: Cell::new(0),
-        leaving: Cell::new(false),
-    });
+    let shared =
+        Rc::new(Streams { conn: conn.clone(), http, active: Cell::new(0), leaving: Cell::new(false) });
     conn.set_nodelay();
     let srv = &conn.default_server(http).srv;
     conn.deadline.set(*srv.core.client_header_timeout);

@@ -266,8 +266,7 @@ fn ocsp_cache(cf: &mut Build, d: &Directive<'_>) -> Outcome {
     own(cf).ocsp_cache.once()?;
     let shown = String::from_utf8_lossy(d.arg(1));
     if d.arg(1) != b"off" {
-        let zone =
-            shared(d.arg(1)).ok_or_else(|| Fault::here(format!("invalid OCSP cache \"{shown}\"")))?;
+        let zone = shared(d.arg(1)).ok_or_else(|| Fault::here(format!("invalid OCSP cache \"{shown}\"")))?;
         if zone.size < LEAST_ZONE {
             return Err(Fault::here(format!("OCSP cache \"{shown}\" is too small")));
         }

@@ -236,4 +236,3 @@ fn duplicate(req: &Request, level: Level, buffer: &[u8], field: &Field, previous
 pub fn has_word(value: &[u8], word: &[u8]) -> bool {
     value.len() >= word.len() && value.windows(word.len()).any(|w| w.eq_ignore_ascii_case(word))
 }
-

@@ -332,9 +332,19 @@ mod tests {
         assert_eq!(line("HTTP/1.0 404 Not Found"), Some((404, true, "404 Not Found".into())));
         assert_eq!(line("HTTP/1.1 204\r"), Some((204, false, "204".into())));
         assert_eq!(line("HTTP/1.1   403.1 No\r"), Some((403, false, "403.1 No".into())));
-        for wrong in ["", "HTTP/", "HTTP/1.1", "HTTP/1.1 20", "HTTP/x.1 200", "http/1.1 200", "HTTP/0.9 200 OK",
-            "HTTP/1.1 200OK", "HTTP/1.1 2000", "ICY 200 OK", "HTTP/1.1 200 O\rK"]
-        {
+        for wrong in [
+            "",
+            "HTTP/",
+            "HTTP/1.1",
+            "HTTP/1.1 20",
+            "HTTP/x.1 200",
+            "http/1.1 200",
+            "HTTP/0.9 200 OK",
+            "HTTP/1.1 200OK",
+            "HTTP/1.1 2000",
+            "ICY 200 OK",
+            "HTTP/1.1 200 O\rK",
+        ] {
             assert_eq!(line(wrong), None, "{wrong:?}");
         }
     }

@@ -390,7 +390,8 @@ fn poll_rate(pump: &mut Pump, cx: &mut Context<'_>) -> Poll<()> {
     if pump.rate == 0 || allowed(pump) > 0 {
         return Poll::Ready(());
     }
-    let over = pump.read - pump.rate * (clock::now().saturating_sub(pump.since) / 1000 + 1).min(pump.read / pump.rate);
+    let over = pump.read
+        - pump.rate * (clock::now().saturating_sub(pump.since) / 1000 + 1).min(pump.read / pump.rate);
     let pause = pump.pause.get_or_insert_with(Deadline::never);
     pause.set(over * 1000 / pump.rate + 1);
     ready!(pause.poll_expired(cx));

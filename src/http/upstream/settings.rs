@@ -198,10 +198,10 @@ impl Settings {
             return fault(format!("there must be at least 2 \"{name}_buffers\""));
         }
         let size = each.max(*self.buffer_size);
-        let maximum = format!(
-            "the maximum of the value of \"{name}_buffer_size\" and one of the \"{name}_buffers\""
-        );
-        let busy = if self.busy_buffers_size.is_set() { *self.busy_buffers_size } else { size.saturating_mul(2) };
+        let maximum =
+            format!("the maximum of the value of \"{name}_buffer_size\" and one of the \"{name}_buffers\"");
+        let busy =
+            if self.busy_buffers_size.is_set() { *self.busy_buffers_size } else { size.saturating_mul(2) };
         if busy < size {
             return fault(format!("\"{name}_busy_buffers_size\" must be equal to or greater than {maximum}"));
         }
@@ -211,7 +211,9 @@ impl Settings {
             ));
         }
         if self.temp_file_write_size.is_set() && *self.temp_file_write_size < size {
-            return fault(format!("\"{name}_temp_file_write_size\" must be equal to or greater than {maximum}"));
+            return fault(format!(
+                "\"{name}_temp_file_write_size\" must be equal to or greater than {maximum}"
+            ));
         }
         if *self.max_temp_file_size != 0 && *self.max_temp_file_size < size {
             return fault(format!(

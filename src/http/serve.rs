@@ -13,7 +13,6 @@ use super::modules::ssl;
 use super::output::Output;
 use super::parse::{self, FieldLine};
 use super::request::{BodyLength, Head, Request, Version};
-use super::modules::ssl;
 use super::{Http, Server, body_reader, phases, uri};
 use crate::log::Level;
 use crate::net::Buffer;

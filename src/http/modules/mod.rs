@@ -24,8 +24,6 @@ pub mod stub_status;
 pub mod try_files;
 pub mod tuning;
 pub mod upstream;
-pub mod stub_status;
-pub mod ssl;
 pub mod v2;
 pub mod v3;
 
@@ -44,9 +42,6 @@ crate::http_modules! {
     v2: v2::V2,
     v3: v3::V3,
     tuning: tuning::Tuning,
-    ssl: ssl::Ssl,
-    v2: v2::V2,
-    v3: v3::V3,
     map: map::Map,
     geo: geo::Geo,
     split_clients: split_clients::SplitClients,

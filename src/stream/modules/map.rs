@@ -5,8 +5,7 @@ use crate::conf::{Build, Conf, Outcome, set};
 use crate::settings;
 use crate::stream::module::Module;
 use crate::syntax::Directive;
-use crate::value::keys::HashSize;
-use crate::value::map::map_block;
+use crate::value::map::{HashSize, map_block};
 
 /// The module.
 pub struct Map;

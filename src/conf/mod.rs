@@ -11,6 +11,7 @@ pub mod set;
 pub mod setting;
 #[cfg(test)]
 mod support;
+pub mod tls_settings;
 pub mod units;
 pub mod url;
 pub mod zones;

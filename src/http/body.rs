@@ -35,6 +35,8 @@ pub struct RequestBody {
     pub waiting: bool,
     /// HTTP/2: where its frames come from.
     pub frames: Option<Box<hyper::body::Incoming>>,
+    /// HTTP/2: when the next of them must come. Over HTTP/1 the connection's own deadline is used.
+    pub deadline: Option<crate::net::Deadline>,
 }
 
 /// A temporary file and its name, which is removed with it unless it shall stay.

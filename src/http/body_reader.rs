@@ -111,7 +111,8 @@ fn poll_start(req: &mut Request, cx: &mut Context<'_>) -> Poll<Result<(), Verdic
             _ => return Poll::Ready(Err(Verdict::Close)),
         }
     }
-    if ready!(req.conn.io.poll_flush(cx)).is_err() {
+    // Over HTTP/2 the bytes are the connection's task's business.
+    if req.body.frames.is_none() && ready!(req.conn.io.poll_flush(cx)).is_err() {
         return Poll::Ready(Err(Verdict::Close));
     }
     if let BodyLength::Known(length) = req.body_length {
@@ -136,7 +137,7 @@ fn poll_frame(req: &mut Request, cx: &mut Context<'_>) -> Poll<Result<Option<Byt
                 if let Ok(data) = frame.into_data()
                     && !data.is_empty()
                 {
-                    req.conn.deadline.clear();
+                    deadline(req).clear();
                     req.body.waiting = false;
                     return Poll::Ready(Ok(Some(data)));
                 }
@@ -172,7 +173,7 @@ fn poll_http1(req: &mut Request, cx: &mut Context<'_>) -> Poll<Result<Option<Byt
             req.log(Level::Info, None, format_args!("client prematurely closed connection"));
             return Poll::Ready(Err(Verdict::Close));
         }
-        req.conn.deadline.clear();
+        deadline(req).clear();
         req.body.waiting = false;
     }
 }
@@ -238,13 +239,17 @@ fn poll_fill(req: &mut Request, cx: &mut Context<'_>) -> Poll<io::Result<usize>>
     Poll::Ready(Ok(n))
 }
 
+fn deadline(req: &Request) -> &crate::net::Deadline {
+    req.body.deadline.as_ref().unwrap_or(&req.conn.deadline)
+}
+
 fn poll_timeout(req: &mut Request, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Verdict>> {
     if !req.body.waiting {
         req.body.waiting = true;
-        req.conn.deadline.set(*req.conf.core.client_body_timeout);
+        deadline(req).set(*req.conf.core.client_body_timeout);
     }
-    ready!(req.conn.deadline.poll_expired(cx));
-    req.conn.deadline.clear();
+    ready!(deadline(req).poll_expired(cx));
+    deadline(req).clear();
     let reason = io::Error::from_raw_os_error(libc::ETIMEDOUT);
     req.log(Level::Info, Some(&reason), format_args!("client timed out"));
     Poll::Ready(Err(Verdict::Status(408)))

@@ -130,7 +130,8 @@ impl Headers {
         self.push_hashed(name.text, name.hash, value);
     }
 
-    fn push_hashed(&mut self, name: &[u8], hash: u32, value: &[u8]) {
+    /// Appends a field whose [`hash`] is known.
+    pub fn push_hashed(&mut self, name: &[u8], hash: u32, value: &[u8]) {
         let name = &name[..name.len().min(u16::MAX as usize)];
         let at = self.arena.len() as u32;
         self.arena.extend_from_slice(name);
@@ -159,6 +160,11 @@ impl Headers {
     /// Name and value of each field, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         self.fields.iter().filter(|f| f.hash != 0).map(|f| (self.name_of(f), self.value_of(f)))
+    }
+
+    /// Hash, name and value of each field, in order.
+    pub fn iter_hashed(&self) -> impl Iterator<Item = (u32, &[u8], &[u8])> {
+        self.fields.iter().filter(|f| f.hash != 0).map(|f| (f.hash, self.name_of(f), self.value_of(f)))
     }
 
     /// Value of the first field of that name.

@@ -4,10 +4,12 @@ pub mod accept;
 pub mod basic;
 pub mod body;
 pub mod body_reader;
+pub mod certificates;
 pub mod charset_map;
 pub mod chunked;
 pub mod conf;
 pub mod connection;
+pub mod crypt;
 pub mod error_page;
 pub mod file;
 pub mod forwarded;
@@ -30,6 +32,7 @@ pub mod subrequest;
 #[cfg(test)]
 pub mod testing;
 pub mod types;
+pub mod upstream;
 pub mod uri;
 #[macro_use]
 pub mod module;
@@ -77,11 +80,4 @@ pub struct Server {
     pub root: Location,
     /// ` in FILE:LINE` of its block.
     pub at: String,
-}
-
-impl Server {
-    /// TLS settings, where the server has certificates.
-    pub fn tls_server(&self) -> Option<Arc<crate::tls::Server>> {
-        None
-    }
 }

@@ -292,7 +292,10 @@ impl Request {
                     writer.push(&bytes);
                 }
             }
-            Kind::Http2(writer) => writer.send_head(self),
+            Kind::Http2(writer) => {
+                writer.limit = self.rate_limit();
+                writer.send_head(self);
+            }
             Kind::Nowhere | Kind::Collect(_) | Kind::Joined(_) => {}
         }
         self.out.kind = kind;
@@ -447,6 +450,14 @@ impl Request {
         }
         self.response.complete = true;
         Ok(())
+    }
+
+    /// Bytes of head and body that wait to be written together with more.
+    pub fn held(&self) -> usize {
+        match &self.out.kind {
+            Kind::Http1(w) => w.held(),
+            _ => 0,
+        }
     }
 
     async fn finish_filters(&mut self) -> Result<(), Gone> {

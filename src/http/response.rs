@@ -16,7 +16,7 @@ pub struct Response {
     pub content_type: Option<Bytes>,
     /// Charset, which is appended to the type.
     pub charset: Option<Bytes>,
-    /// `X-Accel-Charset` of an upstream: the charset wanted.
+    /// Charset that a header of the upstream's asks for (`X-Accel-Charset`).
     pub override_charset: Option<Bytes>,
     /// Body bytes, where known.
     pub content_length: Option<u64>,
@@ -34,6 +34,12 @@ pub struct Response {
     pub trailers: Headers,
     /// Trailers are to be expected even where none is known yet (`add_trailer`, `proxy_pass_trailers`).
     pub expect_trailers: bool,
+    /// The listed `Location` stays a path, as an upstream gave it.
+    pub keep_location: bool,
+    /// No `Server` of our own: the upstream's is passed on, and it has none.
+    pub no_server: bool,
+    /// The same for `Date`.
+    pub no_date: bool,
     /// The range filter may answer 206.
     pub allow_ranges: bool,
     /// One range at most.

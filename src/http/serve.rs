@@ -9,6 +9,7 @@ use super::connection::Connection;
 use super::headers::{self, Headers};
 use super::method::Method;
 use super::modules::core::Lingering;
+use super::modules::ssl;
 use super::output::Output;
 use super::parse::{self, FieldLine};
 use super::request::{BodyLength, Head, Request, Version};
@@ -439,7 +440,7 @@ fn take_field(req: &mut Request, line: &[u8], count: &mut usize) -> Result<bool,
 }
 
 /// What nginx does at once with some fields.
-fn known_field(req: &mut Request, name: &[u8], value: &[u8]) -> Result<(), Refusal> {
+pub(super) fn known_field(req: &mut Request, name: &[u8], value: &[u8]) -> Result<(), Refusal> {
     let is = |known: headers::Name| name.eq_ignore_ascii_case(known.text);
     match name.len() {
         4 if is(headers::HOST) => host_field(req, name, value),
@@ -518,7 +519,8 @@ pub fn contains_word(value: &[u8], word: &[u8]) -> bool {
     value.windows(word.len()).any(|w| w.eq_ignore_ascii_case(word))
 }
 
-/// Chooses the virtual server by the request's host.
+/// Chooses the virtual server by the request's host. A host that no server has leads to the address's default, even
+/// where the TLS handshake chose another.
 pub fn choose_server(req: &mut Request, host: &[u8]) {
     let addr = req.conn.addr;
     if addr.names.is_empty() {
@@ -526,7 +528,9 @@ pub fn choose_server(req: &mut Request, host: &[u8]) {
     }
     let http = req.http;
     let names = |server: usize| http.servers.get(server).map_or(&[][..], |s: &Server| &s.names[..]);
-    if let Some(server) = addr.names.find(host, &req.scope, names).and_then(|i| http.servers.get(i)) {
+    let found = addr.names.find(host, &req.scope, names);
+    let otherwise = req.conn.tls_server.map(|_| addr.default);
+    if let Some(server) = found.or(otherwise).and_then(|i| http.servers.get(i)) {
         req.server = server;
         req.leave();
         req.conn.log.replace(server.root.error_log().clone());
@@ -586,10 +590,11 @@ pub(super) fn check_head(req: &mut Request) -> Result<(), Refusal> {
         req.body_length = BodyLength::Chunked;
     }
     match req.method {
-        Method::Connect => refuse(req, 405, "client sent CONNECT method"),
-        Method::Trace => refuse(req, 405, "client sent TRACE method"),
-        _ => Ok(()),
+        Method::Connect => return refuse(req, 405, "client sent CONNECT method"),
+        Method::Trace => return refuse(req, 405, "client sent TRACE method"),
+        _ => {}
     }
+    ssl::refusal(req).map_or(Ok(()), |status| Err(Refusal::Status(status)))
 }
 
 impl Request {

@@ -55,8 +55,13 @@ impl Pipe {
 
     /// Takes what `from` has; 0 is its end. To be called on an empty pipe: then `WouldBlock` is about the socket.
     pub fn fill(&mut self, from: BorrowedFd<'_>) -> io::Result<usize> {
+        self.fill_some(from, SIZE)
+    }
+
+    /// The same, taking at most `most` bytes.
+    pub fn fill_some(&mut self, from: BorrowedFd<'_>, most: usize) -> io::Result<usize> {
         let Some(ends) = &self.ends else { return Err(io::ErrorKind::BrokenPipe.into()) };
-        let n = transfer(from, ends.write.as_fd(), SIZE)?;
+        let n = transfer(from, ends.write.as_fd(), most.min(SIZE))?;
         self.len += n;
         Ok(n)
     }
@@ -86,6 +91,12 @@ impl Drop for Pipe {
             }
         });
     }
+}
+
+/// How many pipes this thread keeps.
+#[cfg(test)]
+pub fn kept() -> usize {
+    POOL.with(|pool| pool.borrow().len())
 }
 
 #[cfg(test)]
@@ -121,8 +132,8 @@ mod tests {
         source.write_all(b"secret").unwrap();
         let mut pipe = Pipe::take().unwrap();
         pipe.fill(from.as_fd()).unwrap();
-        let before = POOL.with(|pool| pool.borrow().len());
+        let before = kept();
         drop(pipe);
-        assert_eq!(POOL.with(|pool| pool.borrow().len()), before);
+        assert_eq!(kept(), before);
     }
 }

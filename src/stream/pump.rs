@@ -154,9 +154,12 @@ impl<'a> Pump<'a> {
     /// nothing is left of what it sent.
     fn is_over(&self) -> bool {
         let (up, down) = (&self.up, &self.down);
-        match self.limits.half_close {
-            true => up.eof && down.eof && !up.pending() && !down.pending(),
-            false => (up.eof || down.eof) && (up.eof || !down.pending()) && (down.eof || !up.pending()),
+        let half_close = self.limits.half_close;
+        match (up.eof, down.eof) {
+            (false, false) => false,
+            (true, true) => !half_close || !up.pending() && !down.pending(),
+            (true, false) => !half_close && !up.pending(),
+            (false, true) => !half_close && !down.pending(),
         }
     }
 
@@ -232,7 +235,9 @@ impl Direction {
     /// Nothing more to read now: gives the memory back. Less than a buffer since the task was woken is a message;
     /// more is a part of something long.
     fn pause(&mut self, moved: usize, buffer: usize) {
-        self.run = if moved >= buffer { self.run.saturating_add(moved) } else { 0 };
+        if moved < buffer {
+            self.run = 0;
+        }
         self.buffer.release();
         self.pipe = None;
     }
@@ -295,6 +300,7 @@ impl Step<'_> {
             0
         });
         self.direction.eof = n == 0;
+        self.direction.run = self.direction.run.saturating_add(n);
         self.count_received(n);
         if let Some(delay) = &self.direction.delay {
             let pause = (n * 1000 / self.direction.rate.max(1)) as u64;

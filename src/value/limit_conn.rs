@@ -44,6 +44,15 @@ pub struct Held {
     key: Box<[u8]>,
 }
 
+/// A value that is no key: it has more than 255 bytes.
+#[derive(Debug)]
+pub struct TooLong<'z> {
+    /// The key as declared.
+    pub key: &'z [u8],
+    /// Its value.
+    pub value: Box<[u8]>,
+}
+
 /// Why a connection is one too many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
@@ -73,15 +82,14 @@ pub fn zone(zones: &mut ConnZones, name: &[u8]) -> Arc<ConnZone> {
 }
 
 impl ConnZone {
-    /// The key of a context; none where it is not counted. The error is the text of the key and a value that is too
-    /// long.
-    pub fn key<C: Context>(&self, ctx: &C) -> Result<Option<Box<[u8]>>, (&[u8], Box<[u8]>)> {
+    /// The key of a context; none where it is not counted.
+    pub fn key<C: Context>(&self, ctx: &C) -> Result<Option<Box<[u8]>>, TooLong<'_>> {
         let Some(declared) = self.declared.get() else { return Ok(None) };
         let key = declared.key.eval(ctx);
         match key.len() {
             0 => Ok(None),
             1..=255 => Ok(Some((*key).into())),
-            _ => Err((&declared.key_text, (*key).into())),
+            _ => Err(TooLong { key: &declared.key_text, value: (*key).into() }),
         }
     }
 

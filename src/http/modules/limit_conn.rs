@@ -111,8 +111,8 @@ fn handler(req: &mut Request) -> Step<'_> {
         let key = match zone.key(req) {
             Ok(Some(key)) => key,
             Ok(None) => continue,
-            Err((text, value)) => {
-                let (text, value) = (log::bytes(text), log::bytes(&value));
+            Err(long) => {
+                let (text, value) = (log::bytes(long.key), log::bytes(&long.value));
                 req.log(
                     Level::Error,
                     None,

@@ -2,6 +2,7 @@
 
 pub mod access;
 pub mod addition;
+pub mod auth_basic;
 pub mod autoindex;
 pub mod browser;
 pub mod charset;
@@ -20,17 +21,27 @@ pub mod log;
 pub mod map;
 pub mod mirror;
 pub mod not_modified;
+pub mod proxy;
+pub mod proxy_request;
+pub mod proxy_rewrite;
+pub mod proxy_ssl;
 pub mod random_index;
 pub mod range;
 pub mod realip;
+pub mod referer;
 pub mod rewrite;
+pub mod secure_link;
 pub mod split_clients;
+pub mod ssl;
 pub mod static_;
+pub mod stub_status;
 pub mod sub;
 pub mod try_files;
 pub mod tuning;
 pub mod upstream;
 pub mod userid;
+pub mod v2;
+pub mod v3;
 
 use std::sync::Arc;
 
@@ -43,6 +54,9 @@ use crate::value::{Builtin, Prefix};
 
 crate::http_modules! {
     core: core::Core,
+    ssl: ssl::Ssl,
+    v2: v2::V2,
+    v3: v3::V3,
     tuning: tuning::Tuning,
     map: map::Map,
     geo: geo::Geo,
@@ -58,9 +72,14 @@ crate::http_modules! {
     upstream_keepalive: upstream::Keepalive,
     upstream_zone: upstream::Zone,
     upstream_sticky: upstream::Sticky,
+    referer: referer::Referer,
+    secure_link: secure_link::SecureLink,
     limit_req: limit_req::LimitReq,
     limit_conn: limit_conn::LimitConn,
     access: access::Access,
+    proxy: proxy::Proxy,
+    auth_basic: auth_basic::AuthBasic,
+    stub_status: stub_status::StubStatus,
     browser: browser::Browser,
     gzip_core: gzip_core::GzipCore,
     try_files: try_files::TryFiles,

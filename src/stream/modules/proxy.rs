@@ -185,7 +185,7 @@ fn rate(cf: &mut Build, d: &Directive<'_>, to: fn(&mut Srv) -> &mut Setting<Opti
     to(cf.stream.srv().proxy()).once()?;
     let value = cf.stream.template(d.arg(1))?;
     if value.as_constant().is_some_and(|text| units::size(text).is_none()) {
-        return Err(Fault::here(format!("invalid size \"{}\"", String::from_utf8_lossy(d.arg(1)))));
+        return Err(Fault::directive("invalid value"));
     }
     to(cf.stream.srv().proxy()).set(Some(value))
 }
@@ -430,9 +430,8 @@ fn send_header_at_once(s: &Session, socket: &Socket) -> Result<(), Failed> {
         return Ok(());
     }
     let sent = nix::unistd::write(socket, &header).map_err(io::Error::from);
-    match sent {
-        Ok(n) => s.upstream.sent.set(s.upstream.sent.get() + n as u64),
-        Err(_) => {}
+    if let Ok(n) = sent {
+        s.upstream.sent.set(s.upstream.sent.get() + n as u64);
     }
     match sent {
         Ok(n) if n == header.len() => Ok(()),

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::conf::build::Commands;
+use crate::conf::tls_settings as common;
 use crate::conf::{Build, Conf, Fault, Outcome, set};
 use crate::net::{Deadline, Io, Socket};
 use crate::settings;
 use crate::stream::module::Module;
 use crate::stream::pump::tls_level;
 use crate::stream::session::Session;
-use crate::stream::tls_settings as common;
 use crate::syntax::Directive;
 use crate::tls::{CertificatePair, ClientTls, Connector, Peer};
 use crate::value::Template;
@@ -29,7 +29,7 @@ settings! {
         /// None: the host of `proxy_pass`.
         name: Option<Template> = None,
         server_name: bool = false,
-        alpn: Vec<Bytes> = Vec::new(),
+        alpn: Vec<Template> = Vec::new(),
         verify: bool = false,
         verify_depth: usize = 1,
         trusted_certificate: Bytes = Bytes::new(),
@@ -68,6 +68,8 @@ impl Srv {
         if *self.verify && self.trusted_certificate.is_empty() {
             return Err(Fault::whole("no proxy_ssl_trusted_certificate for proxy_ssl_verify"));
         }
+        common::constant("proxy_ssl_certificate", &self.certificate)?;
+        common::constant("proxy_ssl_certificate_key", &self.certificate_key)?;
         let mut protocols = *self.protocols;
         let mut settings = ClientTls {
             ciphers: String::from_utf8_lossy(&self.ciphers).into_owned(),
@@ -82,7 +84,7 @@ impl Srv {
             }),
             passwords: self.passwords.to_vec(),
             session_reuse: *self.session_reuse,
-            alpn: self.alpn.iter().map(|protocol| protocol.to_vec()).collect(),
+            alpn: self.offered()?,
             ..ClientTls::default()
         };
         let commanded = common::Commanded {
@@ -96,6 +98,18 @@ impl Srv {
         common::command(cf, &self.conf_commands, commanded)?;
         settings.protocols = common::protocols(protocols);
         Connector::new(&settings).map_err(Fault::whole)
+    }
+
+    fn offered(&self) -> Outcome<Vec<Vec<u8>>> {
+        let mut offered = Vec::new();
+        for protocol in &**self.alpn {
+            match protocol.as_constant() {
+                Some(b"") => {}
+                Some(text) => offered.push(text.to_vec()),
+                None => return Err(common::no_variables("proxy_ssl_alpn")),
+            }
+        }
+        Ok(offered)
     }
 }
 
@@ -125,11 +139,11 @@ impl Module for ProxySsl {
             }),
             ("proxy_ssl_crl", |cf, d| set::text(&mut cf.stream.srv().proxy_ssl().crl, d)),
             ("proxy_ssl_certificate", |cf, d| {
-                constant(d)?;
+                cf.stream.template(d.arg(1))?;
                 set::text(&mut cf.stream.srv().proxy_ssl().certificate, d)
             }),
             ("proxy_ssl_certificate_key", |cf, d| {
-                constant(d)?;
+                cf.stream.template(d.arg(1))?;
                 set::text(&mut cf.stream.srv().proxy_ssl().certificate_key, d)
             }),
             ("proxy_ssl_certificate_cache", |cf, d| {
@@ -151,24 +165,16 @@ impl Module for ProxySsl {
     };
 }
 
-/// Variables are not known before a session begins; certificates are loaded before that.
-fn constant(d: &Directive<'_>) -> Outcome {
-    match memchr::memchr(b'$', d.arg(1)) {
-        None => Ok(()),
-        Some(_) => {
-            let name = String::from_utf8_lossy(d.name());
-            Err(Fault::here(format!("variables in \"{name}\" are not supported by nxr")))
-        }
-    }
-}
-
 fn alpn(cf: &mut Build, d: &Directive<'_>) -> Outcome {
     cf.stream.srv().proxy_ssl().alpn.once()?;
-    constant(d)?;
-    if d.args().any(|protocol| protocol.len() > 255) {
-        return Err(Fault::directive("protocol too long"));
+    let mut protocols = Vec::new();
+    for word in d.args() {
+        let protocol = cf.stream.template(word)?;
+        if protocol.as_constant().is_some_and(|text| text.len() > 255) {
+            return Err(Fault::directive("protocol too long"));
+        }
+        protocols.push(protocol);
     }
-    let protocols = d.args().filter(|protocol| !protocol.is_empty()).map(Bytes::copy_from_slice).collect();
     cf.stream.srv().proxy_ssl().alpn.set(protocols)
 }
 

@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use crate::conf::build::Commands;
 use crate::conf::listen::Port;
+use crate::conf::tls_settings as common;
 use crate::conf::{Build, Conf, Fault, Outcome, set, units};
 use crate::log::Level;
 use crate::net::{Deadline, Io};
@@ -14,7 +15,6 @@ use crate::settings;
 use crate::stream::module::{Handlers, INTERNAL_ERROR, Module, Verdict, Wait};
 use crate::stream::pump::tls_level;
 use crate::stream::session::Session;
-use crate::stream::tls_settings as common;
 use crate::stream::{Server, conf};
 use crate::syntax::Directive;
 use crate::tls::{
@@ -57,6 +57,7 @@ settings! {
         certificates: Vec<Bytes> = Vec::new(),
         certificate_keys: Vec<Bytes> = Vec::new(),
         certificate_cache: () = (),
+        certificate_compression: bool = false,
         passwords: Vec<Vec<u8>> = Vec::new(),
         dhparam: Bytes = Bytes::new(),
         ecdh_curve: Bytes = Bytes::from_static(b"auto"),
@@ -106,6 +107,14 @@ impl Conf for Srv {
         let server = self.server(cf)?;
         let here = cf.here.clone();
         server.warnings.iter().for_each(|warning| cf.warn(&here, warning));
+        if *self.certificate_compression {
+            if *self.stapling {
+                let with = "is incompatible with \"ssl_certificate_compression\"";
+                return Err(Fault::whole(format!("\"ssl_stapling\" {with}")));
+            }
+            // What nginx says where OpenSSL cannot do it either.
+            cf.warn(&here, "\"ssl_certificate_compression\" is not supported on this platform, ignored");
+        }
         if *self.stapling && self.stapling_file.is_empty() {
             cf.warn(here, "\"ssl_stapling\" ignored, nxr does not query OCSP responders");
         }
@@ -130,6 +139,10 @@ impl Srv {
         if let Some(path) = common::some_path(cf, &self.dhparam) {
             // rustls has no such key exchange; what nginx would refuse is refused.
             tls::keys::dhparam(&path).map_err(Fault::whole)?;
+        }
+        for (certificate, key) in self.certificates.iter().zip(&**self.certificate_keys) {
+            common::constant("ssl_certificate", certificate)?;
+            common::constant("ssl_certificate_key", key)?;
         }
         let pairs = self.certificates.iter().zip(&**self.certificate_keys);
         let (mut protocols, mut tickets) = (*self.protocols, *self.session_tickets);
@@ -205,7 +218,6 @@ macro_rules! flag {
 macro_rules! list {
     ($field:ident) => {
         |cf, d| {
-            constant(d)?;
             cf.stream.srv().ssl().$field.edit().push(Bytes::copy_from_slice(d.arg(1)));
             Ok(())
         }
@@ -231,6 +243,7 @@ impl Module for Ssl {
                 let passwords = common::passwords(cf, d)?;
                 cf.stream.srv().ssl().passwords.set(passwords)
             }),
+            ("ssl_certificate_compression", flag!(certificate_compression)),
             ("ssl_dhparam", text!(dhparam)),
             ("ssl_ecdh_curve", text!(ecdh_curve)),
             ("ssl_protocols", |cf, d| {
@@ -270,17 +283,6 @@ impl Module for Ssl {
 
     fn handlers(_: &conf::Srv, to: &mut Handlers) {
         to.ssl.push(handler);
-    }
-}
-
-/// Certificates are loaded before any session begins.
-fn constant(d: &Directive<'_>) -> Outcome {
-    match memchr::memchr(b'$', d.arg(1)) {
-        None => Ok(()),
-        Some(_) => {
-            let name = String::from_utf8_lossy(d.name());
-            Err(Fault::here(format!("variables in \"{name}\" are not supported by nxr")))
-        }
     }
 }
 

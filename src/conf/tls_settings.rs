@@ -38,9 +38,17 @@ pub fn set_protocols(cf: &mut Build, d: &Directive<'_>, to: fn(&mut Build) -> &m
     Ok(())
 }
 
-/// Text, or none where empty.
-pub fn some(text: &Bytes) -> Option<String> {
-    (!text.is_empty()).then(|| String::from_utf8_lossy(text).into_owned())
+/// Certificates are loaded before any session begins, so their names cannot have variables.
+pub fn constant(directive: &str, value: &[u8]) -> Outcome {
+    match memchr::memchr(b'$', value) {
+        None => Ok(()),
+        Some(_) => Err(no_variables(directive)),
+    }
+}
+
+/// A directive whose value must be known before any session begins.
+pub fn no_variables(directive: &str) -> Fault {
+    Fault::whole(format!("variables in \"{directive}\" are not supported by nxr"))
 }
 
 /// A path made whole; `data:` and `engine:` values stay.
@@ -51,7 +59,7 @@ pub fn whole_path(cf: &Build, text: &[u8]) -> String {
     }
 }
 
-/// The same, none where empty.
+/// The same; none where empty.
 pub fn some_path(cf: &Build, text: &[u8]) -> Option<String> {
     (!text.is_empty()).then(|| whole_path(cf, text))
 }

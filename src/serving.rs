@@ -6,14 +6,42 @@ use crate::conf::listen::Side;
 use crate::conf::load::{Ir, load_and_tell};
 use crate::log::OpenFiles;
 use crate::net::accept::Peer;
-use crate::net::listen::Listen;
+use crate::net::listen::{Kind, Listen};
 use crate::net::{Address, Socket};
 use crate::process::{Accepted, Configuration, Core, LoadOptions, Loaded, NotLoaded, Stream, Thread};
+use crate::stream::modules::pass::{self, Passed};
 
 /// The IR and the sockets it listens on.
 struct Serving {
     ir: Ir,
     listens: Vec<Listen>,
+}
+
+impl Serving {
+    /// Gives a connection of `pass` to the listener of `to`.
+    fn pass(&'static self, to: &Address, passed: Passed) -> Result<(), Box<Passed>> {
+        let takes = |listen: &Listen| {
+            let own = match &listen.address {
+                crate::net::listen::Address::Inet(address) => Address::Inet(*address),
+                crate::net::listen::Address::Unix(path) => Address::Unix(path.clone()),
+            };
+            listen.kind == Kind::Stream && pass::takes(&own, to)
+        };
+        let place = self.ir.sockets.iter().find(|socket| takes(&socket.listen));
+        match (place, &self.ir.http, &self.ir.stream, passed.slot.is_some()) {
+            (Some(place), _, Some(stream), _) if place.side == Side::Stream => {
+                crate::stream::passed(stream, place.port, passed);
+            }
+            (Some(place), Some(http), _, true) if place.side == Side::Http => {
+                let Passed { socket, client, number, slot, .. } = passed;
+                if let Some(slot) = slot {
+                    crate::http::accept::accepted(http, place.port, socket, client, number, slot);
+                }
+            }
+            _ => return Err(Box::new(passed)),
+        }
+        Ok(())
+    }
 }
 
 /// Reads and checks the configuration that the command line names; what is wrong is in the log.
@@ -41,7 +69,9 @@ impl Configuration for Serving {
         &self.ir.directories
     }
 
-    fn start_thread(&'static self, _: Thread) {}
+    fn start_thread(&'static self, _: Thread) {
+        pass::set_switchboard(Box::new(|to, passed| self.pass(to, passed)));
+    }
 
     fn accepted(&'static self, listener: usize, accepted: Accepted) {
         let Some(place) = self.ir.sockets.get(listener) else { return };

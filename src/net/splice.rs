@@ -93,6 +93,12 @@ impl Drop for Pipe {
     }
 }
 
+/// How many pipes this thread keeps.
+#[cfg(test)]
+pub fn kept() -> usize {
+    POOL.with(|pool| pool.borrow().len())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -126,8 +132,8 @@ mod tests {
         source.write_all(b"secret").unwrap();
         let mut pipe = Pipe::take().unwrap();
         pipe.fill(from.as_fd()).unwrap();
-        let before = POOL.with(|pool| pool.borrow().len());
+        let before = kept();
         drop(pipe);
-        assert_eq!(POOL.with(|pool| pool.borrow().len()), before);
+        assert_eq!(kept(), before);
     }
 }

@@ -4,7 +4,7 @@
 //! ```text
 //! accepted() -> PROXY protocol -> post_accept -> preaccess -> access -> ssl -> preread -> content -> log
 //!                                 realip         set          allow     TLS    ssl_       proxy
-//!                                                limit_conn   deny             preread    return
+//!                                                limit_conn   deny             preread    return, pass
 //! ```
 
 pub mod conf;
@@ -25,7 +25,7 @@ use crate::log::{self, ErrorLog};
 use crate::upstream::Groups;
 use crate::value::Variables;
 use module::Handlers;
-pub use serve::{accepted, close_all};
+pub use serve::{accepted, close_all, passed};
 use session::Session;
 
 /// The stream block, ready to serve.

@@ -235,7 +235,9 @@ impl Direction {
     /// Nothing more to read now: gives the memory back. Less than a buffer since the task was woken is a message;
     /// more is a part of something long.
     fn pause(&mut self, moved: usize, buffer: usize) {
-        self.run = if moved >= buffer { self.run.saturating_add(moved) } else { 0 };
+        if moved < buffer {
+            self.run = 0;
+        }
         self.buffer.release();
         self.pipe = None;
     }
@@ -298,6 +300,7 @@ impl Step<'_> {
             0
         });
         self.direction.eof = n == 0;
+        self.direction.run = self.direction.run.saturating_add(n);
         self.count_received(n);
         if let Some(delay) = &self.direction.delay {
             let pause = (n * 1000 / self.direction.rate.max(1)) as u64;

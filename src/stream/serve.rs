@@ -11,6 +11,7 @@ use tokio::io::Interest;
 
 use super::Stream;
 use super::module::{BAD_REQUEST, Handler, INTERNAL_ERROR, OK, Verdict};
+use super::modules::pass::Passed;
 use super::session::Session;
 use crate::log::Level;
 use crate::net::{Address, Buffer, Deadline, Io, Socket, proxy_protocol};
@@ -26,14 +27,17 @@ pub fn accepted(
     number: u64,
     slot: Slot,
 ) {
+    passed(stream, port, Passed { socket, client: peer, number, slot: Some(slot), passes: 0 });
+}
+
+/// The same for a connection that `pass` gives to this port.
+pub fn passed(stream: &'static Stream, port: usize, connection: Passed) {
     let Some(port) = stream.ports.get(port) else { return };
-    let session = Box::new(Session::new(stream, port, Io::Plain(socket), peer, number));
-    tokio::task::spawn_local(async move {
-        let mut session = session;
-        serve(&mut session).await;
-        drop(session);
-        drop(slot);
-    });
+    let Passed { socket, client, number, slot, passes } = connection;
+    let mut session = Box::new(Session::new(stream, port, Io::Plain(socket), client, number));
+    session.slot = slot;
+    session.passes = passes;
+    tokio::task::spawn_local(async move { serve(&mut session).await });
 }
 
 /// Serves a session to its end, its log lines included.
@@ -47,8 +51,10 @@ pub(super) async fn serve(s: &mut Session) {
 
 fn finish(s: &mut Session, status: u16) {
     s.status = status;
-    for handler in &s.server.handlers.log {
-        handler(s);
+    if !s.passed {
+        for handler in &s.server.handlers.log {
+            handler(s);
+        }
     }
     s.limits.clear();
     if let Some(io) = s.io.take().filter(Io::is_tls) {

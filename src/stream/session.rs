@@ -10,6 +10,7 @@ use crate::conf::listen::{Addr, Port};
 use crate::log::{self, Level};
 use crate::net::clock::Wall;
 use crate::net::{Address, Io, Socket, clock, proxy_protocol};
+use crate::process::Slot;
 use crate::tls::TlsInfo;
 use crate::tls::preread::{Parser, Preread};
 use crate::upstream::UpstreamState;
@@ -35,6 +36,12 @@ pub struct Session {
     local: OnceCell<Address>,
     /// The connection; none while TLS takes it over.
     pub io: Option<Io>,
+    /// Counts the connection until it is closed.
+    pub slot: Option<Slot>,
+    /// How often the connection came here by `pass`.
+    pub passes: u8,
+    /// The connection is somebody else's now, and so is its log line.
+    pub passed: bool,
     /// What was read of the client and belongs to the content: only under TLS, else it is peeked at.
     pub read_ahead: Vec<u8>,
     /// `$status`; 0 until the session is over.
@@ -126,6 +133,9 @@ impl Session {
             realip: None,
             local,
             io: Some(io),
+            slot: None,
+            passes: 0,
+            passed: false,
             read_ahead: Vec::new(),
             status: 0,
             proxy_protocol: None,

@@ -10,10 +10,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
 
 use super::Stream;
+use super::modules::pass;
 use super::serve::serve;
 use super::session::Session;
 use crate::conf::load::{self, Message};
-use crate::net::{Address, Io, Socket};
+use crate::net::{Address, Io, Socket, splice};
 
 static NUMBER: AtomicU64 = AtomicU64::new(1);
 
@@ -53,6 +54,7 @@ fn refusal(body: &str) -> String {
 
 /// A stream block at work on ports of its own: `LISTEN0`, `LISTEN1`, ... in the text are its addresses.
 struct Running {
+    stream: &'static Stream,
     folder: PathBuf,
     addresses: Vec<SocketAddr>,
     tasks: Vec<JoinHandle<()>>,
@@ -74,7 +76,7 @@ impl Running {
         for server in &stream.servers {
             let _ = server.main_log.set(ir.core.error_log.clone());
         }
-        let mut running = Running { folder, addresses: Vec::new(), tasks: Vec::new() };
+        let mut running = Running { stream, folder, addresses: Vec::new(), tasks: Vec::new() };
         for listener in listeners {
             let address = listener.local_addr().unwrap();
             listener.set_nonblocking(true).unwrap();
@@ -252,6 +254,7 @@ fn long_transfers_arrive_whole_both_ways() {
     const SIZE: usize = 64 << 20;
     let line = run(bulk("", SIZE));
     assert_eq!(line, format!("127.0.0.1 200 {SIZE}/{SIZE} TO {SIZE}/{SIZE} TCP"));
+    assert!(splice::kept() > 0);
 }
 
 #[test]
@@ -260,6 +263,7 @@ fn copying_moves_the_same() {
     const SIZE: usize = 64 << 20;
     let line = run(bulk("proxy_upload_rate 4096m; proxy_download_rate 4096m; proxy_buffer_size 64k;", SIZE));
     assert_eq!(line, format!("127.0.0.1 200 {SIZE}/{SIZE} TO {SIZE}/{SIZE} TCP"));
+    assert_eq!(splice::kept(), 0);
 }
 
 #[test]
@@ -475,6 +479,37 @@ fn rules_limits_and_values() {
         assert_eq!(running.line("access.log", "500").await, "500 PASSED -");
         assert!(running.file("error.log").contains("no port in upstream \"127.0.0.1\", client: 127.0.0.1"));
         assert_eq!(running.file("access.log").lines().count(), 2);
+    });
+}
+
+#[test]
+fn a_connection_is_passed_to_another_listener() {
+    run(async {
+        let running = Running::start(
+            "log_format t '$server_name $status'; access_log access.log t;
+             server { listen LISTEN0; server_name first; ssl_preread on; pass LISTEN1; }
+             server { listen LISTEN1; server_name second; return '$remote_addr'; }
+             server { listen LISTEN2; server_name cycle; pass LISTEN2; }
+             server { listen LISTEN3; pass 127.0.0.1:1; }",
+        );
+        let stream = running.stream;
+        pass::set_switchboard(Box::new(move |to, passed| {
+            match stream.ports.iter().position(|port| port.listen.address.to_string() == to.to_string()) {
+                Some(port) => super::passed(stream, port, passed),
+                None => return Err(Box::new(passed)),
+            }
+            Ok(())
+        }));
+        let mut client = running.connect(0).await;
+        client.write_all(&hello("a.test")).await.unwrap();
+        assert_eq!(rest(&mut client).await, "127.0.0.1");
+        let mut client = running.connect(2).await;
+        assert_eq!(rest(&mut client).await, "");
+        running.line("error.log", "stream pass cycle while passing connection to port").await;
+        let mut client = running.connect(3).await;
+        assert_eq!(rest(&mut client).await, "");
+        running.line("error.log", "port not found for \"127.0.0.1:1\"").await;
+        assert_eq!(running.file("access.log"), "second 200\ncycle 500\n 200\n");
     });
 }
 

@@ -10,11 +10,11 @@ pub mod limit_conn;
 pub mod limit_req;
 pub mod log;
 pub mod map;
+pub mod not_modified;
 pub mod proxy;
 pub mod proxy_request;
 pub mod proxy_rewrite;
 pub mod proxy_ssl;
-pub mod not_modified;
 pub mod random_index;
 pub mod range;
 pub mod realip;
@@ -60,12 +60,12 @@ crate::http_modules! {
     upstream_keepalive: upstream::Keepalive,
     upstream_zone: upstream::Zone,
     upstream_sticky: upstream::Sticky,
+    proxy: proxy::Proxy,
     referer: referer::Referer,
     secure_link: secure_link::SecureLink,
     limit_req: limit_req::LimitReq,
     limit_conn: limit_conn::LimitConn,
     access: access::Access,
-    proxy: proxy::Proxy,
     auth_basic: auth_basic::AuthBasic,
     try_files: try_files::TryFiles,
     stub_status: stub_status::StubStatus,

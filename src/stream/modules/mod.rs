@@ -6,6 +6,7 @@ pub mod geo;
 pub mod limit_conn;
 pub mod log;
 pub mod map;
+pub mod pass;
 pub mod proxy;
 pub mod proxy_ssl;
 pub mod realip;
@@ -45,5 +46,6 @@ crate::stream_modules! {
     map: map::Map,
     split_clients: split_clients::SplitClients,
     return_: return_::Return,
+    pass: pass::Pass,
     ssl_preread: ssl_preread::SslPreread,
 }

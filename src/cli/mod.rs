@@ -6,7 +6,7 @@ mod paths;
 mod version;
 
 pub use options::{Given, UsageError};
-pub use version::{MODULES, NGINX_VERSION, VERSION};
+pub use version::{NGINX_VERSION, VERSION};
 
 use crate::log;
 use crate::process::{self, Load, Options, Task};

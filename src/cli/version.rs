@@ -1,21 +1,99 @@
 //! `-v`, `-V` and `-h`.
 
 use super::paths::{CONF_FILE, ERROR_LOG, PID, PREFIX};
+use crate::conf::grammar::{self, Support};
 use std::io::{self, Write};
 
 /// nxr's version.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The version of nginx that is followed.
 pub const NGINX_VERSION: &str = "1.31.5";
-/// The arguments of nginx's `configure` that say which of its modules are there, and which that it has by
-/// default are not.
-pub const MODULES: &[&str] = &[
-    "--with-http_ssl_module",
-    "--with-http_v2_module",
-    "--with-stream",
-    "--with-stream_ssl_module",
-    "--with-stream_ssl_preread_module",
+/// Modules that nginx has only when `configure` is told so, as `--with-X_module`.
+const ADDED: &[&str] = &[
+    "http_addition",
+    "http_auth_request",
+    "http_dav",
+    "http_flv",
+    "http_geoip",
+    "http_gunzip_filter",
+    "http_gzip_static",
+    "http_image_filter",
+    "http_mp4",
+    "http_random_index",
+    "http_realip",
+    "http_secure_link",
+    "http_slice_filter",
+    "http_ssl",
+    "http_stub_status",
+    "http_sub_filter",
+    "http_v2",
+    "http_v3",
+    "http_xslt_filter",
+    "stream_ssl",
+    "stream_realip",
+    "stream_ssl_preread",
 ];
+/// Modules that nginx has unless `configure` is told otherwise, as `--without-X_module`.
+const STANDARD: &[&str] = &[
+    "http_access",
+    "http_auth_basic",
+    "http_autoindex",
+    "http_browser",
+    "http_charset_filter",
+    "http_empty_gif",
+    "http_fastcgi",
+    "http_geo",
+    "http_grpc",
+    "http_gzip_filter",
+    "http_limit_conn",
+    "http_limit_req",
+    "http_map",
+    "http_memcached",
+    "http_mirror",
+    "http_proxy",
+    "http_referer",
+    "http_rewrite",
+    "http_scgi",
+    "http_split_clients",
+    "http_ssi_filter",
+    "http_tunnel",
+    "http_upstream_hash",
+    "http_upstream_ip_hash",
+    "http_upstream_keepalive",
+    "http_upstream_least_conn",
+    "http_upstream_least_time",
+    "http_upstream_random",
+    "http_upstream_sticky",
+    "http_upstream_zone",
+    "http_userid",
+    "http_uwsgi",
+    "stream_access",
+    "stream_geo",
+    "stream_limit_conn",
+    "stream_map",
+    "stream_pass",
+    "stream_return",
+    "stream_set",
+    "stream_split_clients",
+    "stream_upstream_hash",
+    "stream_upstream_least_conn",
+    "stream_upstream_least_time",
+    "stream_upstream_random",
+    "stream_upstream_zone",
+];
+
+/// The arguments of nginx's `configure` that say which of its modules are there, and which that it has by default are
+/// not: a module is there when the grammar's table supports any of its directives.
+fn modules() -> Vec<String> {
+    let there = |module: &str| {
+        let name = format!("ngx_{module}");
+        grammar::all().any(|row| row.module == name && row.support == Support::Supported)
+    };
+    let argument = |module: &&str| module.trim_end_matches("_filter").to_string();
+    let added = ADDED.iter().filter(|m| there(m)).map(|m| format!("--with-{}_module", argument(m)));
+    let lacking = STANDARD.iter().filter(|m| !there(m)).map(|m| format!("--without-{}_module", argument(m)));
+    std::iter::once("--with-stream".to_string()).chain(added).chain(lacking).collect()
+}
 
 /// Writes the version to standard error, and more if asked to.
 pub(super) fn show(help: bool, configure: bool) {
@@ -66,9 +144,9 @@ fn build() -> String {
     for (name, path) in paths {
         text.push_str(&format!(" --{name}={path}"));
     }
-    for module in MODULES {
+    for module in modules() {
         text.push(' ');
-        text.push_str(module);
+        text.push_str(&module);
     }
     text.push('\n');
     text

@@ -11,6 +11,7 @@ use super::core::CoreBuild;
 use super::grammar::{self, Context, Row, Support};
 use super::listen::Side;
 use super::load::Options;
+use super::zones::Zones;
 use super::{Fault, Outcome, Setting};
 use crate::http::Http;
 use crate::http::conf::HttpBuild;
@@ -52,14 +53,14 @@ pub struct Build {
     pub sides: Vec<Side>,
     /// Log files, to be opened once all is known to be right.
     pub files: OpenFiles,
+    /// Shared memory zones.
+    pub zones: Zones,
     /// Directories to make, each once.
     pub directories: Vec<PathBuf>,
     /// Where messages go when no `error_log` names a file; none is standard error.
     pub default_error_log: Option<PathBuf>,
     /// Where the configuration names no `pid`.
     pub default_pid: PathBuf,
-    /// See [`Options::temp`].
-    default_temp: Option<PathBuf>,
     /// ` in FILE:LINE` of the end of the block that is being closed: the position of warnings while blocks are merged.
     pub here: String,
     /// The log of the main level, for blocks without one of their own; what it takes is known when all is read.
@@ -67,6 +68,10 @@ pub struct Build {
     /// Warnings and notices in the order they arose.
     pub messages: Vec<(Level, String)>,
 }
+
+/// Debian's layout, which nxr has without `-p`: the prefix, and the folder of temporary files.
+const DEBIAN_PREFIX: &str = "/usr/share/nginx/";
+const DEBIAN_TEMP: &str = "/var/lib/nginx";
 
 impl Build {
     /// Nothing read yet.
@@ -82,10 +87,10 @@ impl Build {
             stream_ready: None,
             sides: Vec::new(),
             files: OpenFiles::new(),
+            zones: Zones::default(),
             directories: Vec::new(),
             default_error_log: options.error_log.clone(),
             default_pid: options.pid.clone(),
-            default_temp: options.temp.clone(),
             here: String::new(),
             main_log: ErrorLog::pending(),
             messages: Vec::new(),
@@ -94,14 +99,14 @@ impl Build {
 
     /// Where temporary files of a kind (`client_body`, `proxy`, ...) go without a `*_temp_path`; made at start.
     pub fn default_temp_path(&mut self, kind: &str) -> PathBuf {
-        let path = match self.default_temp.clone() {
-            None => self.prefix.join(format!("{kind}_temp")),
-            Some(folder) => {
-                if !folder.exists() {
-                    self.add_directory(folder.clone());
-                }
-                folder.join(kind.strip_prefix("client_").unwrap_or(kind))
+        let path = if self.prefix.as_os_str() == DEBIAN_PREFIX {
+            let folder = PathBuf::from(DEBIAN_TEMP);
+            if !folder.exists() {
+                self.add_directory(folder.clone());
             }
+            folder.join(kind.strip_prefix("client_").unwrap_or(kind))
+        } else {
+            self.prefix.join(format!("{kind}_temp"))
         };
         self.add_directory(path.clone());
         path

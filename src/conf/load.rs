@@ -32,14 +32,7 @@ pub struct Options<'a> {
     pub error_log: Option<PathBuf>,
     /// Where the configuration names no `pid`.
     pub pid: PathBuf,
-    /// The folder of temporary files that have no `*_temp_path`; none is `*_temp` in the prefix, as in nginx's own
-    /// build.
-    pub temp: Option<PathBuf>,
 }
-
-/// Debian's layout: the prefix without `-p`, and where temporary files then go.
-const DEBIAN_PREFIX: &str = "/usr/share/nginx/";
-const DEBIAN_TEMP: &str = "/var/lib/nginx";
 
 /// What is to be told, in this order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,7 +93,6 @@ pub fn load_and_tell(options: &process::LoadOptions<'_>) -> Result<Ir, NotLoaded
         testing: options.test(),
         error_log: paths.error_log.clone(),
         pid: paths.pid.clone(),
-        temp: (paths.prefix.as_os_str() == DEBIAN_PREFIX).then(|| PathBuf::from(DEBIAN_TEMP)),
     };
     let mut messages = Vec::new();
     let loaded = load(&own, &mut messages);
@@ -145,6 +137,7 @@ fn read(options: &Options<'_>, cf: &mut Build, messages: &mut Vec<Message>) -> O
             port: index,
         }));
     }
+    cf.zones.check()?;
     let core = core::finish(cf, sockets.len())?;
     Ok(Ir {
         core,
@@ -170,5 +163,153 @@ impl Ir {
     /// The sockets to open, for [`crate::net::listen::open`].
     pub fn listens(&self) -> Vec<Listen> {
         self.sockets.iter().map(|socket| socket.listen.clone()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::Level;
+
+    /// Loads a text as the configuration and gives what came of it, and the messages' texts.
+    fn loaded(text: &str, parameters: Option<&str>) -> (Result<Ir, NotLoaded>, Vec<Message>) {
+        static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let folder = std::env::temp_dir().join(format!("nxr-load-{}-{number}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("c"), text).unwrap();
+        let options = Options {
+            conf_file: folder.join("c"),
+            conf_prefix: folder.join(""),
+            prefix: "/p/".into(),
+            parameters,
+            testing: true,
+            error_log: Some("/p/e.log".into()),
+            pid: "/p/pid".into(),
+        };
+        let mut messages = Vec::new();
+        let ir = load(&options, &mut messages);
+        let place = format!(" in {}", folder.join("c").display());
+        for message in &mut messages {
+            if let Message::Log(_, text) = message {
+                *text = text.replace(&place, " in c");
+            }
+        }
+        std::fs::remove_dir_all(folder).unwrap();
+        (ir, messages)
+    }
+
+    fn refused(text: &str) -> String {
+        let (ir, mut messages) = loaded(text, None);
+        assert!(ir.is_err(), "{text}");
+        match messages.pop() {
+            Some(Message::Log(Level::Emerg, text)) => text,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn core(text: &str) -> Core {
+        loaded(text, None).0.unwrap().core
+    }
+
+    #[test]
+    fn an_error_comes_after_what_was_told_before() {
+        let (ir, messages) = loaded("events { debug_connection ::1; }\nhttp { server { bogus; } }", None);
+        assert!(ir.is_err());
+        assert!(matches!(&messages[0], Message::Log(Level::Warn, text) if text.ends_with("in c:1")));
+        let last = Message::Log(Level::Emerg, "unknown directive \"bogus\" in c:2".into());
+        assert_eq!(messages.last(), Some(&last));
+        let (ir, messages) = loaded("daemon on;", None);
+        assert!(ir.is_err());
+        let no_events = Message::Log(Level::Emerg, "no \"events\" section in configuration".into());
+        assert_eq!(messages, [Message::SyntaxIsOk, no_events]);
+    }
+
+    #[test]
+    fn parameters_come_first() {
+        let (ir, _) = loaded("events {}", Some("daemon off; pid a/pid;"));
+        let core = ir.unwrap().core;
+        assert_eq!((core.daemon, core.pid), (false, PathBuf::from("/p/a/pid")));
+        let (_, messages) = loaded("events {} daemon on;", Some("daemon off;"));
+        let duplicate = Message::Log(Level::Emerg, "\"daemon\" directive is duplicate in c:1".into());
+        assert_eq!(messages, [duplicate]);
+        let (_, messages) = loaded("events {}", Some("daemon;"));
+        let text = "invalid number of arguments in \"daemon\" directive in command line";
+        assert_eq!(messages, [Message::Log(Level::Emerg, text.into())]);
+    }
+
+    #[test]
+    fn settings_of_processes() {
+        let text = "worker_processes 3; worker_priority -5; worker_rlimit_core 1k; env A=b; \
+                    worker_shutdown_timeout 2s; working_directory /w; events { worker_connections 7; }";
+        let core = core(text);
+        assert_eq!((core.worker_processes, core.priority, core.worker_connections), (3, -5, 7));
+        assert_eq!((core.rlimit_core, core.rlimit_nofile), (Some(1024), None));
+        assert_eq!(core.shutdown_timeout, Some(std::time::Duration::from_secs(2)));
+        assert_eq!(core.working_directory, Some(PathBuf::from("/w")));
+        assert_eq!(core.env[0].value.as_deref(), Some("b"));
+    }
+
+    #[test]
+    fn error_logs_without_a_file_get_the_default_one() {
+        let log = core("events {}").error_log;
+        assert_eq!(log.targets().len(), 1);
+        assert_eq!(log.first_file().unwrap().path(), std::path::Path::new("/p/e.log"));
+        let log = core("error_log a.log info; error_log b.log; events {}").error_log;
+        let levels: Vec<Level> = log.targets().iter().map(|(_, level)| *level).collect();
+        assert_eq!(levels, [Level::Info, Level::Error]);
+        assert_eq!(log.first_file().unwrap().path(), std::path::Path::new("/p/a.log"));
+        let (ir, _) = loaded("events {} http { server { listen 127.0.0.1:1; } } error_log x debug;", None);
+        assert!(ir.unwrap().sockets[0].listen.log.enabled(Level::Debug));
+    }
+
+    #[test]
+    fn refusals_in_nginx_words() {
+        for (text, words) in [
+            ("events {} events {}", "\"events\" directive is duplicate in c:1"),
+            ("events {} http {} http {}", "\"http\" directive is duplicate in c:1"),
+            ("worker_processes x; events {}", "\"worker_processes\" directive invalid value in c:1"),
+            ("events { use kqueue; }", "invalid event type \"kqueue\" in c:1"),
+            ("events { worker_connections x; }", "invalid number \"x\" in c:1"),
+            ("thread_pool a x=1; events {}", "\"thread_pool\" must have \"threads\" parameter in c:1"),
+            ("events {}\nhttp { aio threads=a; }", "unknown thread pool \"a\" in c:2"),
+            ("events {} load_module a.so;", "\"load_module\" directive is specified too late in c:1"),
+            (
+                "load_module modules/a.so; events {}",
+                "dlopen() \"/p/modules/a.so\" failed (/p/modules/a.so: cannot open shared object file: \
+                 No such file or directory) in c:1",
+            ),
+            ("error_log memory:1m; events {}", "nginx was built without debug support in c:1"),
+            ("error_log a loud; events {}", "invalid log level \"loud\" in c:1"),
+            (
+                "events { worker_connections 1; } http { server { listen 127.0.0.1:1; } }",
+                "1 worker_connections are not enough for 1 listening sockets",
+            ),
+            (
+                "events {}\nhttp { server { large_client_header_buffers 1 64; }\n}",
+                "the \"large_client_header_buffers\" size must be equal to or greater than \
+                 \"connection_pool_size\" in c:3",
+            ),
+        ] {
+            assert_eq!(refused(text), words, "{text}");
+        }
+    }
+
+    #[test]
+    fn modules_that_are_built_in_may_be_loaded() {
+        let (ir, _) = loaded("load_module modules/ngx_stream_module.so; events {}", None);
+        assert!(ir.is_ok());
+        let twice = "load_module ngx_stream_module.so; load_module ngx_stream_module.so; events {}";
+        assert_eq!(refused(twice), "module \"ngx_stream_module\" is already loaded in c:1");
+    }
+
+    #[test]
+    fn sockets_are_those_of_the_ports() {
+        let (ir, _) = loaded("events {} http { server { listen 127.0.0.1:1; listen 127.0.0.1:2-3; } }", None);
+        let ir = ir.unwrap();
+        let addresses: Vec<String> = ir.listens().iter().map(|listen| listen.address.to_string()).collect();
+        assert_eq!(addresses, ["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"]);
+        assert_eq!((ir.sockets[2].side, ir.sockets[2].port), (Side::Http, 2));
+        assert_eq!(ir.sources.len(), 1);
     }
 }

@@ -11,8 +11,10 @@ pub mod set;
 pub mod setting;
 #[cfg(test)]
 mod support;
+pub mod tls_settings;
 pub mod units;
 pub mod url;
+pub mod zones;
 
 pub use build::{Build, Setter};
 pub use fault::{Fault, Outcome};

@@ -59,6 +59,11 @@ impl ServerName {
         Ok(ServerName { text, regex: None })
     }
 
+    /// The regular expression it is, if it is one.
+    pub fn regex(&self) -> Option<&Regex> {
+        self.regex.as_ref()
+    }
+
     /// Whether it is a regular expression.
     pub fn is_regex(&self) -> bool {
         self.regex.is_some()

@@ -63,3 +63,49 @@ fn rewrite() {
     }
     std::fs::write(path, out).unwrap();
 }
+
+const BEGIN: &str = "<!-- made from grammar/directives.tsv: do not edit -->\n";
+const END: &str = "<!-- end of what is made -->\n";
+
+/// The README's list of what is supported is the table's. With NXR_WRITE_SUPPORT=1 the test writes it anew.
+#[test]
+fn the_readme_says_what_the_table_says() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+    let readme = std::fs::read_to_string(&path).unwrap();
+    let (head, rest) = readme.split_once(BEGIN).expect("the README has a place for the list");
+    let (list, tail) = rest.split_once(END).expect("the list in the README has an end");
+    let wanted = listed();
+    if std::env::var_os("NXR_WRITE_SUPPORT").is_some() {
+        return std::fs::write(&path, format!("{head}{BEGIN}{wanted}{END}{tail}")).unwrap();
+    }
+    assert!(list == wanted, "run with NXR_WRITE_SUPPORT=1");
+}
+
+/// A table with a line a module: directives that work, those taken without effect, those that are missing.
+fn listed() -> String {
+    let mut modules: Vec<&str> = Vec::new();
+    for row in grammar::all() {
+        if !modules.contains(&row.module) {
+            modules.push(row.module);
+        }
+    }
+    let mut out =
+        String::from("\n| module | supported | taken, no effect | not yet |\n| --- | --- | --- | --- |\n");
+    let mut absent = Vec::new();
+    for module in modules {
+        let names = |want: fn(&Support) -> bool| {
+            let own = grammar::all().filter(|row| row.module == module && want(&row.support));
+            own.map(|row| format!("`{}`", row.name)).collect::<Vec<_>>().join(" ")
+        };
+        let supported = names(|s| matches!(s, Support::Supported));
+        let accepted = names(|s| matches!(s, Support::Accepted(_)));
+        if supported.is_empty() && accepted.is_empty() {
+            absent.push(format!("`{module}`"));
+            continue;
+        }
+        let missing = names(|s| matches!(s, Support::No));
+        out += &format!("| {module} | {supported} | {accepted} | {missing} |\n");
+    }
+    out += &format!("\nNot there at all: {}.\n\n", absent.join(", "));
+    out
+}

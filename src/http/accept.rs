@@ -4,11 +4,13 @@ use std::io;
 use std::task::{Poll, ready};
 
 use super::connection::{Connection, Incoming};
-use super::{Http, http2, serve};
+use super::listen::Addr;
+use super::{Http, http2, parse, serve};
 use crate::log::{self, Level};
 use crate::net::{Address, Deadline, Io, Socket};
 use crate::process::Slot;
 use crate::tls::{self, Choice, Peer};
+use crate::value::Scope;
 
 /// Serves an accepted socket until it closes. `port` is its place in [`Http::ports`].
 pub fn accepted(http: &'static Http, port: usize, socket: Socket, peer: Address, number: u64, slot: Slot) {
@@ -40,10 +42,10 @@ pub fn accepted(http: &'static Http, port: usize, socket: Socket, peer: Address,
 async fn plain(http: &'static Http, incoming: Incoming, io: Io, server: Option<usize>) {
     let alpn_h2 = io.tls_info().is_some_and(|info| info.alpn.as_deref() == Some(b"h2"));
     let conn = Connection::new(incoming, io, server, http);
-    if alpn_h2 {
-        http2::serve(conn, http).await;
-    } else if !conn.is_tls() && http2::enabled(&conn, http) && http2::has_preface(&conn).await {
-        http2::serve(conn, http).await;
+    let begins = !conn.is_tls() && http2::enabled(&conn, http) && http2::has_preface(&conn, http).await;
+    if alpn_h2 || begins {
+        // On the heap, so that connections over HTTP/1 need not have the room.
+        Box::pin(http2::serve(conn, http)).await;
     } else {
         serve::http1(conn, http).await;
     }
@@ -80,16 +82,8 @@ async fn handshakes(http: &'static Http, mut incoming: Incoming, socket: Socket)
     let mut chosen = None;
     let addr = incoming.addr;
     let accept = tls::accept(socket, |name| {
-        let index = name.map(str::to_ascii_lowercase).map_or(addr.default, |name| {
-            let scope = crate::value::Scope::default();
-            let names = |s: usize| http.servers.get(s).map_or(&[][..], |s| &s.names[..]);
-            addr.names.find(name.as_bytes(), &scope, names).unwrap_or(addr.default)
-        });
-        chosen = name.is_some().then_some(index);
-        match http.servers[index].tls_server() {
-            Some(server) => Choice::Serve(server),
-            None => Choice::Reject,
-        }
+        chosen = name.and_then(|name| named(http, addr, name));
+        choice(http, addr, chosen)
     });
     let done = deadline.limit(accept).await;
     match done {
@@ -103,6 +97,27 @@ async fn handshakes(http: &'static Http, mut incoming: Incoming, socket: Socket)
             tell(http, &incoming, e.level(Peer::Client).into(), "SSL handshaking", &e.to_string())
         }
         None => timed_out(http, &incoming, "SSL handshaking"),
+    }
+}
+
+/// The server that a name in a handshake chooses.
+fn named(http: &'static Http, addr: &Addr, name: &str) -> Option<usize> {
+    let (name, _) = parse::validate_host(name.as_bytes()).ok()?;
+    let names = |server: usize| http.servers.get(server).map_or(&[][..], |s| &s.names[..]);
+    addr.names.find(&name, &Scope::default(), names)
+}
+
+/// What the server chosen by name shows, or the default one: a server without certificates borrows the default's.
+fn choice(http: &'static Http, addr: &Addr, chosen: Option<usize>) -> Choice {
+    let default = &http.servers[addr.default];
+    let server = chosen.map_or(default, |index| &http.servers[index]);
+    if *server.srv.ssl.settings.reject_handshake {
+        return Choice::Reject;
+    }
+    let http2 = addr.http2 || *server.srv.v2.enable;
+    match server.tls_server(http2).or_else(|| default.tls_server(http2)) {
+        Some(server) => Choice::Serve(server.clone()),
+        None => Choice::Reject,
     }
 }
 
@@ -140,4 +155,21 @@ fn timed_out(http: &'static Http, incoming: &Incoming, action: &str) {
         format!(" while {action}, client: {}, server: {}", incoming.client.host(), incoming.port.text());
     let text = format_args!("client timed out");
     log::error_context(log, Level::Info, Some(incoming.number), Some(&reason), text, format_args!("{tail}"));
+}
+
+/// Serves an accepted socket that no worker counts.
+#[cfg(test)]
+pub fn serve_for_test(http: &'static Http, socket: Socket, client: Address, number: u64) {
+    let Some(port) = http.ports.first() else { return };
+    let incoming = Incoming {
+        number,
+        client,
+        port,
+        addr: &port.addr,
+        local: None,
+        proxy_protocol: None,
+        slot: None,
+        start_ms: crate::net::clock::now(),
+    };
+    tokio::task::spawn_local(plain(http, incoming, Io::Plain(socket), None));
 }

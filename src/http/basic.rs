@@ -16,7 +16,7 @@ pub fn credentials(req: &Request) -> Option<(Vec<u8>, Vec<u8>)> {
 }
 
 /// Decodes base64 as nginx does: up to the first padding, anything else is an error.
-fn decode(text: &[u8]) -> Option<Vec<u8>> {
+pub fn decode(text: &[u8]) -> Option<Vec<u8>> {
     let text = &text[..text.iter().position(|c| *c == b'=').unwrap_or(text.len())];
     if text.len() % 4 == 1 {
         return None;

@@ -35,6 +35,8 @@ pub struct RequestBody {
     pub waiting: bool,
     /// HTTP/2: where its frames come from.
     pub frames: Option<Box<hyper::body::Incoming>>,
+    /// HTTP/2: when the next of them must come. Over HTTP/1 the connection's own deadline is used.
+    pub deadline: Option<crate::net::Deadline>,
 }
 
 /// A temporary file and its name, which is removed with it unless it shall stay.
@@ -48,6 +50,15 @@ pub struct TempFile {
     pub named: bool,
     /// Whether that name stays when the request is over.
     pub stays: bool,
+}
+
+impl RequestBody {
+    /// Counts bytes of the wire for `$request_length`; what is thrown away does not count.
+    pub(super) fn count(&mut self, bytes: usize) {
+        if !self.discard {
+            self.wire += bytes as u64;
+        }
+    }
 }
 
 impl Request {

@@ -111,7 +111,8 @@ fn poll_start(req: &mut Request, cx: &mut Context<'_>) -> Poll<Result<(), Verdic
             _ => return Poll::Ready(Err(Verdict::Close)),
         }
     }
-    if ready!(req.conn.io.poll_flush(cx)).is_err() {
+    // Over HTTP/2 the bytes are the connection's task's business.
+    if req.body.frames.is_none() && ready!(req.conn.io.poll_flush(cx)).is_err() {
         return Poll::Ready(Err(Verdict::Close));
     }
     if let BodyLength::Known(length) = req.body_length {
@@ -136,7 +137,7 @@ fn poll_frame(req: &mut Request, cx: &mut Context<'_>) -> Poll<Result<Option<Byt
                 if let Ok(data) = frame.into_data()
                     && !data.is_empty()
                 {
-                    req.conn.deadline.clear();
+                    deadline(req).clear();
                     req.body.waiting = false;
                     return Poll::Ready(Ok(Some(data)));
                 }
@@ -165,11 +166,14 @@ fn poll_http1(req: &mut Request, cx: &mut Context<'_>) -> Poll<Result<Option<Byt
                 return Poll::Ready(Err(Verdict::Close));
             }
         };
+        if n == 0 && req.body.discard {
+            return Poll::Ready(Err(Verdict::Close));
+        }
         if n == 0 {
             req.log(Level::Info, None, format_args!("client prematurely closed connection"));
             return Poll::Ready(Err(Verdict::Close));
         }
-        req.conn.deadline.clear();
+        deadline(req).clear();
         req.body.waiting = false;
     }
 }
@@ -194,24 +198,24 @@ fn decode(req: &mut Request) -> Result<Decoded, Verdict> {
         let piece = Bytes::copy_from_slice(&buffer.bytes()[..n]);
         buffer.consume(n);
         req.body.rest -= n as u64;
-        req.body.wire += n as u64;
+        req.body.count(n);
         return Ok(Decoded::Piece(piece));
     }
     match req.body.chunked.step(buffer.bytes(), 0) {
         Ok(Step::Data { from, len }) => {
             let piece = Bytes::copy_from_slice(&buffer.bytes()[from..from + len]);
             buffer.consume(from + len);
-            req.body.wire += (from + len) as u64;
+            req.body.count(from + len);
             Ok(Decoded::Piece(piece))
         }
         Ok(Step::More) => {
-            req.body.wire += buffer.len() as u64;
+            req.body.count(buffer.len());
             let all = buffer.len();
             buffer.consume(all);
             Ok(Decoded::More)
         }
         Ok(Step::End(used)) => {
-            req.body.wire += used as u64;
+            req.body.count(used);
             buffer.consume(used);
             Ok(Decoded::End)
         }
@@ -235,13 +239,17 @@ fn poll_fill(req: &mut Request, cx: &mut Context<'_>) -> Poll<io::Result<usize>>
     Poll::Ready(Ok(n))
 }
 
+fn deadline(req: &Request) -> &crate::net::Deadline {
+    req.body.deadline.as_ref().unwrap_or(&req.conn.deadline)
+}
+
 fn poll_timeout(req: &mut Request, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Verdict>> {
     if !req.body.waiting {
         req.body.waiting = true;
-        req.conn.deadline.set(*req.conf.core.client_body_timeout);
+        deadline(req).set(*req.conf.core.client_body_timeout);
     }
-    ready!(req.conn.deadline.poll_expired(cx));
-    req.conn.deadline.clear();
+    ready!(deadline(req).poll_expired(cx));
+    deadline(req).clear();
     let reason = io::Error::from_raw_os_error(libc::ETIMEDOUT);
     req.log(Level::Info, Some(&reason), format_args!("client timed out"));
     Poll::Ready(Err(Verdict::Status(408)))
@@ -312,10 +320,8 @@ pub async fn drain(req: &mut Request) -> bool {
     if req.body.complete || req.body_length == BodyLength::None {
         return true;
     }
-    if !req.body.started && req.header(EXPECT).is_some_and(|v| v.eq_ignore_ascii_case(b"100-continue")) {
-        // The client was never told to go on: whether it will is unknown.
-        req.expect_tested = true;
-    }
+    // A client that was never told to go on is not told now.
+    req.expect_tested = true;
     req.body.discard = true;
     let total = crate::net::Deadline::never();
     total.set(*req.conf.core.lingering_time);

@@ -7,7 +7,7 @@ use super::module::Handlers;
 pub use super::modules::{Loc, LocBuild, Main, MainBuild, Srv, SrvBuild};
 use super::names::ServerName;
 use super::request::Request;
-use super::{Http, Server, listen, modules};
+use super::{Http, Server, certificates, listen, modules};
 use crate::conf::grammar::Context;
 use crate::conf::{Build, Fault, Outcome};
 use crate::syntax::Directive;
@@ -330,6 +330,7 @@ pub fn finish(cf: &mut Build) -> Outcome<Option<Http>> {
         }
         closed.push(Server { name: names[0].shown().into(), names: Arc::new(names), srv, root, at });
     }
+    certificates::load(&closed, cf)?;
     let vars = std::mem::replace(&mut cf.http.vars, VariablesBuilder::new([], []));
     let upstreams = std::mem::take(&mut cf.http.upstreams);
     let mut http = Http {
@@ -341,6 +342,7 @@ pub fn finish(cf: &mut Build) -> Outcome<Option<Http>> {
         upstreams,
     };
     listen::resolve(listens, &mut http, cf)?;
+    certificates::check(&mut http)?;
     Ok(Some(http))
 }
 

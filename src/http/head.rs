@@ -67,7 +67,10 @@ pub fn settle(req: &mut Request) {
 
 /// A redirect to a path becomes a whole URL, unless `absolute_redirect off`.
 fn absolute_location(req: &mut Request) {
-    let listed = || req.response.headers.get(LOCATION).map(Bytes::copy_from_slice);
+    let listed = || match req.response.keep_location {
+        true => None,
+        false => req.response.headers.get(LOCATION).map(Bytes::copy_from_slice),
+    };
     let Some(location) = req.response.location.clone().or_else(listed) else { return };
     let core = &req.conf.core;
     if location.first() != Some(&b'/') || !*core.absolute_redirect {
@@ -142,10 +145,10 @@ pub fn write_http1(req: &Request, chunked: bool, out: &mut Vec<u8>) {
         (None, None) => out.extend_from_slice(format!("{:03} ", r.status).as_bytes()),
     }
     out.extend_from_slice(b"\r\n");
-    if !r.headers.contains(SERVER_FIELD) {
+    if !r.no_server && !r.headers.contains(SERVER_FIELD) {
         field(out, b"Server", server(*req.conf.core.server_tokens).as_bytes());
     }
-    if !r.headers.contains(DATE) {
+    if !r.no_date && !r.headers.contains(DATE) {
         field(out, b"Date", &clock::http_date());
     }
     if r.content_type.as_ref().is_some_and(|t| !t.is_empty()) {

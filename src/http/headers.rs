@@ -129,7 +129,8 @@ impl Headers {
         self.push_hashed(name.text, name.hash, value);
     }
 
-    fn push_hashed(&mut self, name: &[u8], hash: u32, value: &[u8]) {
+    /// Appends a field whose [`hash`] is known.
+    pub fn push_hashed(&mut self, name: &[u8], hash: u32, value: &[u8]) {
         let name = &name[..name.len().min(u16::MAX as usize)];
         let at = self.arena.len() as u32;
         self.arena.extend_from_slice(name);
@@ -160,6 +161,11 @@ impl Headers {
         self.fields.iter().filter(|f| f.hash != 0).map(|f| (self.name_of(f), self.value_of(f)))
     }
 
+    /// Hash, name and value of each field, in order.
+    pub fn iter_hashed(&self) -> impl Iterator<Item = (u32, &[u8], &[u8])> {
+        self.fields.iter().filter(|f| f.hash != 0).map(|f| (f.hash, self.name_of(f), self.value_of(f)))
+    }
+
     /// Value of the first field of that name.
     pub fn get(&self, name: Name) -> Option<&[u8]> {
         self.matching(name.hash, name.text).next().map(|f| self.value_of(f))
@@ -168,6 +174,13 @@ impl Headers {
     /// Values of all fields of that name.
     pub fn all<'a>(&'a self, name: Name) -> impl Iterator<Item = &'a [u8]> + 'a {
         self.matching(name.hash, name.text).map(|f| self.value_of(f))
+    }
+
+    /// Value of the first field of that name, where it came more than once.
+    pub fn repeated(&self, name: &[u8]) -> Option<&[u8]> {
+        let mut fields = self.matching(hash(name), name);
+        let first = fields.next();
+        fields.next().and(first).map(|f| self.value_of(f))
     }
 
     /// Value of the first field of a name known only now.

@@ -49,6 +49,11 @@ impl Writer {
         self.buf.push(bytes);
     }
 
+    /// Bytes held back.
+    pub(super) fn held(&self) -> usize {
+        self.buf.len()
+    }
+
     /// Nothing is held back.
     pub(super) fn is_flushed(&self) -> bool {
         self.buf.is_empty()

@@ -4,10 +4,13 @@ pub mod accept;
 pub mod basic;
 pub mod body;
 pub mod body_reader;
+pub mod certificates;
 pub mod chunked;
 pub mod conf;
 pub mod connection;
+pub mod crypt;
 pub mod error_page;
+pub mod file;
 pub mod forwarded;
 pub mod head;
 pub mod headers;
@@ -20,9 +23,15 @@ pub mod method;
 pub mod mime;
 pub mod parse;
 pub mod phases;
+pub mod send_file;
 pub mod serve;
 pub mod special;
 pub mod status;
+pub mod subrequest;
+#[cfg(test)]
+pub mod testing;
+pub mod types;
+pub mod upstream;
 pub mod uri;
 #[macro_use]
 pub mod module;
@@ -70,11 +79,4 @@ pub struct Server {
     pub root: Location,
     /// ` in FILE:LINE` of its block.
     pub at: String,
-}
-
-impl Server {
-    /// TLS settings, where the server has certificates.
-    pub fn tls_server(&self) -> Option<Arc<crate::tls::Server>> {
-        None
-    }
 }

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 
 use super::conf::{Loc, LocationBuild};
+use super::output::Gone;
 use super::request::Request;
 use crate::conf::build::Commands;
 use crate::conf::{Build, Conf, Outcome};
@@ -86,8 +87,12 @@ pub type LogHandler = fn(&mut Request);
 
 /// Changes a response's body on its way out.
 pub trait BodyFilter {
-    /// Takes a piece of body (empty where `last` comes alone) and appends what goes on to `out`.
-    fn filter(&mut self, req: &Request, input: &[u8], last: bool, out: &mut Vec<u8>);
+    /// Takes a piece of body (empty where `last` comes alone) and appends what goes on to `out`. An error, which is
+    /// in the log already, ends the connection.
+    fn filter(&mut self, req: &Request, input: &[u8], last: bool, out: &mut Vec<u8>) -> Result<(), Gone>;
+
+    /// Appends what was held back and need not be; for responses that are passed on as they come.
+    fn flush(&mut self, _: &Request, _: &mut Vec<u8>) {}
 }
 
 /// What runs for the requests of one location, by phase, in order.
@@ -111,6 +116,10 @@ pub struct Handlers {
     pub content: Vec<ContentHandler>,
     /// Filters of the response's head.
     pub header_filters: Vec<HeaderFilter>,
+    /// Adds trailers at the end of a body, where [`expect_trailers`] promised some.
+    ///
+    /// [`expect_trailers`]: super::response::Response::expect_trailers
+    pub trailers: Option<fn(&mut Request)>,
     /// At the end of a request.
     pub log: Vec<LogHandler>,
 }

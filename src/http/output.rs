@@ -3,14 +3,15 @@
 //! Handlers fill [`Request::response`], then call `send_head`, `send` for each piece and `finish`. All of it waits
 //! while the client is slow; an error is [`Gone`].
 
-use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
 
 use super::head;
 use super::module::BodyFilter;
+use super::modules::range::Ranges;
 use super::request::{Request, Version};
-use crate::net::{Buffer, Socket};
+use crate::net::Socket;
 
 /// The client went away or took too long: nothing more can be sent. What was wrong is in the log already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,8 +22,14 @@ pub struct Gone;
 pub struct Output {
     /// Protocol.
     pub(super) kind: Kind,
+    /// The parts of the body that the client asked for.
+    pub(super) ranges: Option<Box<Ranges>>,
     /// Filters that the header filters put in, first to last.
     pub(super) filters: Vec<Box<dyn BodyFilter>>,
+    /// Filters behind the place where bodies of subrequests come in.
+    late: Vec<Box<dyn BodyFilter>>,
+    /// URIs of subrequests whose bodies stand in front of and behind the response's.
+    additions: (Option<Bytes>, Option<Bytes>),
     /// What came out of the filters and was not sent yet.
     filtered: Vec<u8>,
 }
@@ -37,6 +44,10 @@ pub(super) enum Kind {
     /// Discards everything: subrequests that only ask for a status.
     #[default]
     Nowhere,
+    /// Keeps the body of a subrequest.
+    Collect(Vec<u8>),
+    /// Into the body of the request that this subrequest serves.
+    Joined(Box<Output>),
 }
 
 impl Output {
@@ -50,12 +61,39 @@ impl Output {
         Output { kind: Kind::Http2(writer), ..Output::default() }
     }
 
+    /// Into memory.
+    pub(super) fn collect() -> Output {
+        Output { kind: Kind::Collect(Vec::new()), ..Output::default() }
+    }
+
+    /// Into the body that `parent` sends.
+    pub(super) fn joined(parent: Output) -> Output {
+        Output { kind: Kind::Joined(Box::new(parent)), ..Output::default() }
+    }
+
+    /// Gives back what [`Output::joined`] took.
+    pub(super) fn into_parent(self) -> Output {
+        match self.kind {
+            Kind::Joined(parent) => *parent,
+            kind => Output { kind, ..self },
+        }
+    }
+
+    /// The body that a collecting output has.
+    pub fn collected(&self) -> &[u8] {
+        match &self.kind {
+            Kind::Collect(body) => body,
+            _ => b"",
+        }
+    }
+
     /// Bytes sent for the request so far, head included.
     pub fn sent(&self) -> u64 {
         match &self.kind {
             Kind::Http1(w) => w.sent,
             Kind::Http2(w) => w.sent(),
-            Kind::Nowhere => 0,
+            Kind::Joined(parent) => parent.sent(),
+            Kind::Nowhere | Kind::Collect(_) => 0,
         }
     }
 
@@ -64,7 +102,8 @@ impl Output {
         match &self.kind {
             Kind::Http1(w) => w.head_size,
             Kind::Http2(w) => w.head_size(),
-            Kind::Nowhere => 0,
+            Kind::Joined(parent) => parent.head_size(),
+            Kind::Nowhere | Kind::Collect(_) => 0,
         }
     }
 
@@ -72,12 +111,135 @@ impl Output {
     pub fn body_sent(&self) -> u64 {
         self.sent().saturating_sub(self.head_size())
     }
+
+    fn forget_filters(&mut self) {
+        self.filters.clear();
+        self.late.clear();
+        self.ranges = None;
+        self.additions = (None, None);
+    }
+
+    /// Takes bytes that passed all filters.
+    fn poll_kind(&mut self, req: &Request, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize, Gone>> {
+        match &mut self.kind {
+            Kind::Http1(writer) => writer.poll_body(&req.conn, cx, bytes),
+            Kind::Http2(writer) => writer.poll_body(cx, bytes),
+            Kind::Nowhere => Poll::Ready(Ok(bytes.len())),
+            Kind::Collect(body) => {
+                body.extend_from_slice(bytes);
+                Poll::Ready(Ok(bytes.len()))
+            }
+            Kind::Joined(parent) => parent.poll_joined(req, cx, bytes),
+        }
+    }
+
+    /// Takes body bytes of a subrequest.
+    fn poll_joined(
+        &mut self,
+        req: &Request,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<Result<usize, Gone>> {
+        if self.late.is_empty() && self.filtered.is_empty() {
+            return self.poll_kind(req, cx, bytes);
+        }
+        ready!(self.poll_filtered(req, cx))?;
+        run_filters(&mut self.late, req, bytes, false, &mut self.filtered)?;
+        match self.poll_filtered(req, cx) {
+            Poll::Ready(Err(gone)) => Poll::Ready(Err(gone)),
+            _ => Poll::Ready(Ok(bytes.len())),
+        }
+    }
+
+    /// Sends what came out of the filters.
+    fn poll_filtered(&mut self, req: &Request, cx: &mut Context<'_>) -> Poll<Result<(), Gone>> {
+        if self.filtered.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        let mut pending = std::mem::take(&mut self.filtered);
+        let mut done = 0;
+        let result = loop {
+            if done == pending.len() {
+                break Poll::Ready(Ok(()));
+            }
+            match self.poll_kind(req, cx, &pending[done..]) {
+                Poll::Ready(Ok(n)) => done += n,
+                Poll::Ready(Err(gone)) => break Poll::Ready(Err(gone)),
+                Poll::Pending => break Poll::Pending,
+            }
+        };
+        pending.drain(..done);
+        self.filtered = pending;
+        result
+    }
+
+    /// Runs bytes through all filters.
+    fn run(&mut self, req: &Request, bytes: &[u8], last: bool) -> Result<(), Gone> {
+        if self.filters.is_empty() {
+            return run_filters(&mut self.late, req, bytes, last, &mut self.filtered);
+        }
+        let mut between = Vec::with_capacity(bytes.len());
+        run_filters(&mut self.filters, req, bytes, last, &mut between)?;
+        run_filters(&mut self.late, req, &between, last, &mut self.filtered)
+    }
+
+    fn poll_flush(&mut self, req: &Request, cx: &mut Context<'_>) -> Poll<Result<(), Gone>> {
+        ready!(self.poll_filtered(req, cx))?;
+        match &mut self.kind {
+            Kind::Http1(writer) => writer.poll_flush(&req.conn, cx),
+            Kind::Http2(writer) => writer.poll_flush(cx),
+            Kind::Joined(parent) => parent.poll_flush(req, cx),
+            Kind::Nowhere | Kind::Collect(_) => Poll::Ready(Ok(())),
+        }
+    }
+}
+
+/// Runs bytes through filters, one after the other, into `out`.
+fn run_filters(
+    filters: &mut [Box<dyn BodyFilter>],
+    req: &Request,
+    bytes: &[u8],
+    last: bool,
+    out: &mut Vec<u8>,
+) -> Result<(), Gone> {
+    match filters {
+        [] => out.extend_from_slice(bytes),
+        [only] => only.filter(req, bytes, last, out)?,
+        [first, rest @ ..] => {
+            let mut between = Vec::with_capacity(bytes.len());
+            first.filter(req, bytes, last, &mut between)?;
+            run_filters(rest, req, &between, last, out)?;
+        }
+    }
+    Ok(())
+}
+
+/// Lets filters give what they hold back, each through those behind it.
+fn flush_filters(filters: &mut [Box<dyn BodyFilter>], req: &Request, out: &mut Vec<u8>) -> Result<(), Gone> {
+    for i in 0..filters.len() {
+        let mut held = Vec::new();
+        filters[i].flush(req, &mut held);
+        if !held.is_empty() {
+            run_filters(&mut filters[i + 1..], req, &held, false, out)?;
+        }
+    }
+    Ok(())
 }
 
 impl Request {
     /// Puts a filter behind those that are there. For header filters only.
     pub fn add_body_filter(&mut self, filter: Box<dyn BodyFilter>) {
         self.out.filters.push(filter);
+    }
+
+    /// Puts a filter behind the place where bodies of subrequests come in. For header filters only.
+    pub fn add_late_body_filter(&mut self, filter: Box<dyn BodyFilter>) {
+        self.out.late.push(filter);
+    }
+
+    /// Puts the bodies of subrequests to these URIs in front of and behind the response's. For header filters only.
+    pub fn add_bodies(&mut self, before: Option<Bytes>, after: Option<Bytes>) {
+        self.out.additions = (before, after);
     }
 
     /// Runs the header filters and writes the head. After that, where [`Response::header_only`] is set, no body is
@@ -91,20 +253,31 @@ impl Request {
         }
         for filter in &self.conf.handlers.header_filters {
             if let Some(status) = filter(self) {
-                self.out.filters.clear();
+                self.out.forget_filters();
                 return Box::pin(super::special::replace(self, status)).await;
             }
         }
         self.write_head();
-        Ok(())
+        match self.out.additions.0.take() {
+            Some(uri) => self.add_subrequest(uri).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn add_subrequest(&mut self, uri: Bytes) -> Result<(), Gone> {
+        let mut child = self.subrequest(uri, Bytes::new())?;
+        self.run_subrequest(&mut child, super::subrequest::Body::Client).await
     }
 
     /// Writes the head without running filters.
     pub(super) fn write_head(&mut self) {
         self.response.sent = true;
         head::settle(self);
+        if matches!(self.out.kind, Kind::Nowhere) {
+            self.response.header_only = true;
+        }
         if self.response.header_only {
-            self.out.filters.clear();
+            self.out.forget_filters();
         }
         let mut kind = std::mem::take(&mut self.out.kind);
         match &mut kind {
@@ -119,8 +292,11 @@ impl Request {
                     writer.push(&bytes);
                 }
             }
-            Kind::Http2(writer) => writer.send_head(self),
-            Kind::Nowhere => {}
+            Kind::Http2(writer) => {
+                writer.limit = self.rate_limit();
+                writer.send_head(self);
+            }
+            Kind::Nowhere | Kind::Collect(_) | Kind::Joined(_) => {}
         }
         self.out.kind = kind;
     }
@@ -131,7 +307,7 @@ impl Request {
             return Ok(());
         }
         if self.has_body_filters() {
-            self.filter(bytes, false);
+            self.filter(bytes)?;
             return self.send_filtered().await;
         }
         self.send_raw(bytes).await
@@ -155,7 +331,7 @@ impl Request {
             return self.poll_raw(cx, bytes);
         }
         ready!(self.poll_filtered(cx))?;
-        self.filter(bytes, false);
+        self.filter(bytes)?;
         // What the filters gave may wait for the next call: it is kept.
         if let Poll::Ready(Err(gone)) = self.poll_filtered(cx) {
             return Poll::Ready(Err(gone));
@@ -167,39 +343,39 @@ impl Request {
         match &mut self.out.kind {
             Kind::Http1(writer) => writer.poll_body(&self.conn, cx, bytes),
             Kind::Http2(writer) => writer.poll_body(cx, bytes),
-            Kind::Nowhere => Poll::Ready(Ok(bytes.len())),
+            _ => self.with_out(|out, req| out.poll_kind(req, cx, bytes)),
         }
     }
 
-    /// Runs `bytes` through the filters into `filtered`.
-    fn filter(&mut self, bytes: &[u8], last: bool) {
-        let mut filters = std::mem::take(&mut self.out.filters);
-        let mut input = bytes.to_vec();
-        for filter in &mut filters {
-            let mut output = Vec::with_capacity(input.len());
-            filter.filter(self, &input, last, &mut output);
-            input = output;
-        }
-        self.out.filters = filters;
-        self.out.filtered.extend_from_slice(&input);
+    /// Calls `f` with the output taken out of the request.
+    fn with_out<R>(&mut self, f: impl FnOnce(&mut Output, &Request) -> R) -> R {
+        let mut out = std::mem::take(&mut self.out);
+        let result = f(&mut out, self);
+        self.out = out;
+        result
+    }
+
+    /// Runs `bytes` through ranges and filters into `filtered`.
+    fn filter(&mut self, bytes: &[u8]) -> Result<(), Gone> {
+        self.with_out(|out, req| {
+            let mut wanted = Vec::new();
+            let bytes = match &mut out.ranges {
+                Some(ranges) => {
+                    ranges.filter(req, bytes, &mut wanted)?;
+                    &wanted
+                }
+                None => bytes,
+            };
+            out.run(req, bytes, false)?;
+            Ok(())
+        })
     }
 
     fn poll_filtered(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Gone>> {
-        let mut pending = std::mem::take(&mut self.out.filtered);
-        let mut done = 0;
-        let result = loop {
-            if done == pending.len() {
-                break Poll::Ready(Ok(()));
-            }
-            match self.poll_raw(cx, &pending[done..]) {
-                Poll::Ready(Ok(n)) => done += n,
-                Poll::Ready(Err(gone)) => break Poll::Ready(Err(gone)),
-                Poll::Pending => break Poll::Pending,
-            }
-        };
-        pending.drain(..done);
-        self.out.filtered = pending;
-        result
+        if self.out.filtered.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        self.with_out(|out, req| out.poll_filtered(req, cx))
     }
 
     async fn send_filtered(&mut self) -> Result<(), Gone> {
@@ -208,46 +384,31 @@ impl Request {
 
     /// Pushes what is buffered towards the client.
     pub fn poll_flush_out(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Gone>> {
-        ready!(self.poll_filtered(cx))?;
         match &mut self.out.kind {
-            Kind::Http1(writer) => writer.poll_flush(&self.conn, cx),
-            Kind::Http2(writer) => writer.poll_flush(cx),
-            Kind::Nowhere => Poll::Ready(Ok(())),
+            Kind::Http1(writer) if self.out.filtered.is_empty() => writer.poll_flush(&self.conn, cx),
+            _ => self.with_out(|out, req| out.poll_flush(req, cx)),
         }
+    }
+
+    /// Lets the filters give what they hold back, so that the next flush sends it: for responses that are passed on
+    /// as they come.
+    pub fn flush_filters(&mut self) -> Result<(), Gone> {
+        if !self.has_body_filters() {
+            return Ok(());
+        }
+        self.with_out(|out, req| {
+            let mut between = Vec::new();
+            flush_filters(&mut out.filters, req, &mut between)?;
+            if !between.is_empty() {
+                run_filters(&mut out.late, req, &between, false, &mut out.filtered)?;
+            }
+            flush_filters(&mut out.late, req, &mut out.filtered)
+        })
     }
 
     /// Pushes what is buffered towards the client, and waits until it is gone.
     pub async fn flush_out(&mut self) -> Result<(), Gone> {
         std::future::poll_fn(|cx| self.poll_flush_out(cx)).await
-    }
-
-    /// Sends a part of a file.
-    pub async fn send_file(&mut self, file: &File, mut offset: u64, mut length: u64) -> Result<(), Gone> {
-        let mut buffer = Buffer::with_capacity(64 << 10);
-        while length > 0 {
-            let want = buffer.capacity().min(usize::try_from(length).unwrap_or(usize::MAX));
-            let n = match file.read_at(&mut buffer.spare()[..want], offset) {
-                Ok(0) => {
-                    self.log(
-                        crate::log::Level::Alert,
-                        None,
-                        format_args!("file was truncated while sending response"),
-                    );
-                    return Err(Gone);
-                }
-                Ok(n) => n,
-                Err(e) => {
-                    self.log(crate::log::Level::Crit, Some(&e), format_args!("pread() failed"));
-                    return Err(Gone);
-                }
-            };
-            buffer.filled(n);
-            self.send(buffer.bytes()).await?;
-            buffer.consume(n);
-            offset += n as u64;
-            length -= n as u64;
-        }
-        Ok(())
     }
 
     /// Ends the body: last chunk, trailers, flush.
@@ -258,9 +419,14 @@ impl Request {
         if !self.response.sent {
             return Err(Gone);
         }
-        if self.has_body_filters() {
-            self.filter(b"", true);
-            self.send_filtered().await?;
+        if self.has_body_filters() || self.out.additions.1.is_some() {
+            self.finish_filters().await?;
+        }
+        if self.response.expect_trailers
+            && !self.response.header_only
+            && let Some(add) = self.conf.handlers.trailers
+        {
+            add(self);
         }
         let mut kind = std::mem::take(&mut self.out.kind);
         match &mut kind {
@@ -279,14 +445,41 @@ impl Request {
             _ => {}
         }
         self.out.kind = kind;
-        self.flush_out().await?;
+        if !self.is_subrequest() {
+            self.flush_out().await?;
+        }
         self.response.complete = true;
         Ok(())
     }
 
+    /// Bytes of head and body that wait to be written together with more.
+    pub fn held(&self) -> usize {
+        match &self.out.kind {
+            Kind::Http1(w) => w.held(),
+            _ => 0,
+        }
+    }
+
+    async fn finish_filters(&mut self) -> Result<(), Gone> {
+        let after = self.out.additions.1.take();
+        self.with_out(|out, req| {
+            let mut end = Vec::new();
+            run_filters(&mut out.filters, req, b"", true, &mut end)?;
+            run_filters(&mut out.late, req, &end, after.is_none(), &mut out.filtered)
+        })?;
+        if let Some(uri) = after {
+            self.send_filtered().await?;
+            // The filters in front are done: nothing of the subrequest's body is theirs.
+            self.out.filters.clear();
+            self.add_subrequest(uri).await?;
+            self.with_out(|out, req| run_filters(&mut out.late, req, b"", true, &mut out.filtered))?;
+        }
+        self.send_filtered().await
+    }
+
     /// Whether a filter changes the body on its way.
     pub fn has_body_filters(&self) -> bool {
-        !self.out.filters.is_empty()
+        !self.out.filters.is_empty() || !self.out.late.is_empty() || self.out.ranges.is_some()
     }
 
     /// The client's socket, where body bytes may be put into it as they are: plain HTTP/1, not chunked, no filter,

@@ -25,6 +25,11 @@ pub async fn run(req: &mut Request) -> bool {
     resume(req, From::PostRead).await
 }
 
+/// Runs a subrequest, which begins with the server's rewrites; false where nothing more can be sent.
+pub async fn run_subrequest(req: &mut Request) -> bool {
+    resume(req, From::ServerRewrite).await
+}
+
 /// Answers a request that was refused before it was complete.
 pub async fn refuse(req: &mut Request, status: u16) -> bool {
     settle(req, Verdict::Status(status)).await

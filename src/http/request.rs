@@ -33,7 +33,7 @@ pub enum Version {
 }
 
 /// The head of a request as the client wrote it.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Head {
     /// The request line without its end; HTTP/2 gets one made up, as in nginx.
     pub line: Vec<u8>,
@@ -173,6 +173,12 @@ pub struct Request {
 pub struct Parent {
     /// The main request's URI.
     pub uri: Bytes,
+    /// The main response's charset.
+    pub charset: Option<Bytes>,
+    /// How many more subrequests may be nested.
+    pub depth: u8,
+    /// Nobody waits for it (`mirror`): it leaves the client's connection alone.
+    pub background: bool,
 }
 
 impl Context for Request {
@@ -230,7 +236,7 @@ impl Request {
             None => &self.uri[..],
         };
         match memchr::memrchr(b'.', tail) {
-            Some(dot) if dot > 0 || tail.len() > 1 => &tail[dot + 1..],
+            Some(dot) if dot > 0 => &tail[dot + 1..],
             _ => b"",
         }
     }
@@ -261,6 +267,7 @@ impl Request {
         self.args = args;
         self.internal = true;
         self.valid_unparsed_uri = false;
+        self.add_uri_to_alias = false;
         self.leave();
     }
 

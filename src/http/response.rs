@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::headers::Headers;
+use super::headers::{ACCEPT_RANGES, CONTENT_LENGTH, ETAG, Headers, LAST_MODIFIED};
 
 /// What the header filters see and change. `Server`, `Date`, `Content-Type`, `Content-Length`, `Last-Modified`,
 /// `Connection` and the like are written first, in nginx's order, then `headers` in theirs.
@@ -16,6 +16,8 @@ pub struct Response {
     pub content_type: Option<Bytes>,
     /// Charset, which is appended to the type.
     pub charset: Option<Bytes>,
+    /// Charset that a header of the upstream's asks for (`X-Accel-Charset`).
+    pub override_charset: Option<Bytes>,
     /// Body bytes, where known.
     pub content_length: Option<u64>,
     /// Seconds since 1970, where known; written as `Last-Modified` unless `headers` has that field already.
@@ -32,6 +34,12 @@ pub struct Response {
     pub trailers: Headers,
     /// Trailers are to be expected even where none is known yet (`add_trailer`, `proxy_pass_trailers`).
     pub expect_trailers: bool,
+    /// The listed `Location` stays a path, as an upstream gave it.
+    pub keep_location: bool,
+    /// No `Server` of our own: the upstream's is passed on, and it has none.
+    pub no_server: bool,
+    /// The same for `Date`.
+    pub no_date: bool,
     /// The range filter may answer 206.
     pub allow_ranges: bool,
     /// One range at most.
@@ -55,5 +63,54 @@ impl Response {
     pub fn reset(&mut self) {
         let status = self.status;
         *self = Response { status, ..Response::default() };
+    }
+
+    /// The length is not known any more: a filter changes the body.
+    pub fn clear_content_length(&mut self) {
+        self.content_length = None;
+        self.headers.remove(CONTENT_LENGTH);
+    }
+
+    /// No ranges of the body can be had.
+    pub fn clear_accept_ranges(&mut self) {
+        self.allow_ranges = false;
+        self.headers.remove(ACCEPT_RANGES);
+    }
+
+    /// When the body changed last is not known any more.
+    pub fn clear_last_modified(&mut self) {
+        self.last_modified = None;
+        self.headers.remove(LAST_MODIFIED);
+    }
+
+    /// Makes the entity tag a weak one (RFC 9110, section 8.8.1): the body is the same in meaning only.
+    pub fn weaken_etag(&mut self) {
+        let Some(tag) = self.headers.get(ETAG) else { return };
+        if tag.len() > 2 && tag.starts_with(b"W/") {
+            return;
+        }
+        if tag.first() != Some(&b'"') {
+            self.headers.remove(ETAG);
+            return;
+        }
+        let weak = [b"W/", tag].concat();
+        self.headers.set(ETAG, &weak);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn etags_become_weak_once() {
+        for (tag, want) in
+            [(&b"\"a\""[..], Some(&b"W/\"a\""[..])), (b"W/\"a\"", Some(b"W/\"a\"")), (b"a", None)]
+        {
+            let mut r = Response::default();
+            r.headers.add(ETAG, tag);
+            r.weaken_etag();
+            assert_eq!(r.headers.get(ETAG), want);
+        }
     }
 }

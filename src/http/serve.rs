@@ -8,6 +8,8 @@ use bytes::Bytes;
 use super::connection::Connection;
 use super::headers::{self, Headers};
 use super::method::Method;
+use super::modules::core::Lingering;
+use super::modules::ssl;
 use super::output::Output;
 use super::parse::{self, FieldLine};
 use super::request::{BodyLength, Head, Request, Version};
@@ -70,6 +72,12 @@ async fn wait(conn: &Rc<Connection>, http: &'static Http, first: bool) -> bool {
         }))
         .await;
     match read {
+        Some(Ok(0)) if !first => {
+            let client = conn.client_text.borrow();
+            let text = format_args!("client {client} closed keepalive connection");
+            crate::log::error(&conn.error_log(), Level::Info, Some(conn.number), text);
+            false
+        }
         Some(Ok(n)) => n > 0,
         Some(Err(e)) => {
             let action = if first { "waiting for request" } else { "keepalive" };
@@ -119,17 +127,16 @@ async fn after(req: &mut Request, answered: bool) -> After {
     if !answered || !req.response.complete || req.response.status == 101 {
         return After::Close;
     }
-    let whole = req.body.complete || req.body_length == BodyLength::None;
-    if req.keepalive {
-        return match whole || body_reader::drain(req).await {
-            true => After::Keepalive,
-            false => After::Linger,
-        };
+    if !body_reader::drain(req).await {
+        return After::Close;
     }
-    let lingering = *req.conf.core.lingering_close;
-    use super::modules::core::Lingering;
-    let more = !whole || !req.conn.buffer.borrow().is_empty();
-    match lingering {
+    if req.keepalive {
+        // The log tells what becomes of the connection from here on.
+        req.keepalive = false;
+        return After::Keepalive;
+    }
+    let more = !req.conn.buffer.borrow().is_empty();
+    match *req.conf.core.lingering_close {
         Lingering::Always => After::Linger,
         Lingering::On if req.lingering_close || more => After::Linger,
         _ => After::Close,
@@ -199,8 +206,9 @@ async fn read_head(req: &mut Request) -> Result<(), Refusal> {
         choose_server(req, b"");
     }
     req.conn.deadline.clear();
+    check_head(req)?;
     req.action.set("");
-    check_head(req)
+    Ok(())
 }
 
 async fn read_line(req: &mut Request, room: &mut Room) -> Result<(), Refusal> {
@@ -229,6 +237,8 @@ async fn read_line(req: &mut Request, room: &mut Room) -> Result<(), Refusal> {
                 return Err(Refusal::Status(414));
             }
             Err(error) => {
+                let end = |c: &u8| !matches!(c, b'\r' | b'\n');
+                req.head.line = req.conn.buffer.borrow().bytes().iter().copied().take_while(end).collect();
                 req.log(Level::Info, None, format_args!("{}", error.text()));
                 let version = error == parse::LineError::Version;
                 return Err(Refusal::Status(if version { 505 } else { 400 }));
@@ -341,7 +351,7 @@ async fn read_fields(req: &mut Request, room: &mut Room) -> Result<(), Refusal> 
             if room.taken + have >= room.end
                 && !room.grow(&req.server.srv.core, room.taken, room.taken + have)
             {
-                return Err(too_large(req, have));
+                return Err(too_large(req, room.end - room.taken));
             }
             if parsed_more(req, room.end).await? == 0 {
                 return Err(premature(req));
@@ -350,7 +360,7 @@ async fn read_fields(req: &mut Request, room: &mut Room) -> Result<(), Refusal> 
         };
         while room.taken + end + 1 > room.end {
             if !room.grow(&req.server.srv.core, room.taken, room.end.max(room.taken)) {
-                return Err(too_large(req, end));
+                return Err(too_large(req, room.end.saturating_sub(room.taken)));
             }
         }
         let done = {
@@ -360,8 +370,8 @@ async fn read_fields(req: &mut Request, room: &mut Room) -> Result<(), Refusal> 
         };
         req.conn.buffer.borrow_mut().consume(end + 1);
         room.taken += end + 1;
-        req.head.size += end as u64 + 1;
         if done {
+            req.head.size += end as u64 + 1;
             return Ok(());
         }
     }
@@ -385,7 +395,11 @@ fn too_large(req: &mut Request, have: usize) -> Refusal {
 /// Takes one line of the head; true at its end.
 fn take_field(req: &mut Request, line: &[u8], count: &mut usize) -> Result<bool, Refusal> {
     let srv = &req.server.srv.core;
-    match parse::field_line(line, *srv.underscores_in_headers) {
+    let parsed = parse::field_line(line, *srv.underscores_in_headers);
+    if matches!(parsed, FieldLine::Field { .. }) {
+        req.head.size += line.len() as u64 + 1;
+    }
+    match parsed {
         FieldLine::End => Ok(true),
         FieldLine::Invalid(at) => {
             req.log(
@@ -418,15 +432,15 @@ fn take_field(req: &mut Request, line: &[u8], count: &mut usize) -> Result<bool,
             }
             *count += 1;
             let (name, value) = (&line[name], &line[value]);
-            let known = known_field(req, name, value);
             req.head.headers.push(name, value);
-            known.map(|()| false)
+            known_field(req, name, value)?;
+            Ok(false)
         }
     }
 }
 
 /// What nginx does at once with some fields.
-fn known_field(req: &mut Request, name: &[u8], value: &[u8]) -> Result<(), Refusal> {
+pub(super) fn known_field(req: &mut Request, name: &[u8], value: &[u8]) -> Result<(), Refusal> {
     let is = |known: headers::Name| name.eq_ignore_ascii_case(known.text);
     match name.len() {
         4 if is(headers::HOST) => host_field(req, name, value),
@@ -438,10 +452,10 @@ fn known_field(req: &mut Request, name: &[u8], value: &[u8]) -> Result<(), Refus
             }
             Ok(())
         }
-        _ if unique(name) && req.head.headers.find(name).is_some() => {
-            let previous = req.head.headers.find(name).unwrap_or_default().to_vec();
-            duplicate(req, "header line", name, value, &previous)
-        }
+        _ if unique(name) => match req.head.headers.repeated(name).map(<[u8]>::to_vec) {
+            Some(previous) => duplicate(req, "header line", name, value, &previous),
+            None => Ok(()),
+        },
         _ => Ok(()),
     }
 }
@@ -481,8 +495,7 @@ fn unique(name: &[u8]) -> bool {
 }
 
 fn host_field(req: &mut Request, name: &[u8], value: &[u8]) -> Result<(), Refusal> {
-    if let Some(previous) = req.header(headers::HOST) {
-        let previous = previous.to_vec();
+    if let Some(previous) = req.head.headers.repeated(name).map(<[u8]>::to_vec) {
         return duplicate(req, "host header", name, value, &previous);
     }
     match parse::validate_host(value) {
@@ -506,7 +519,8 @@ pub fn contains_word(value: &[u8], word: &[u8]) -> bool {
     value.windows(word.len()).any(|w| w.eq_ignore_ascii_case(word))
 }
 
-/// Chooses the virtual server by the request's host.
+/// Chooses the virtual server by the request's host. A host that no server has leads to the address's default, even
+/// where the TLS handshake chose another.
 pub fn choose_server(req: &mut Request, host: &[u8]) {
     let addr = req.conn.addr;
     if addr.names.is_empty() {
@@ -514,7 +528,9 @@ pub fn choose_server(req: &mut Request, host: &[u8]) {
     }
     let http = req.http;
     let names = |server: usize| http.servers.get(server).map_or(&[][..], |s: &Server| &s.names[..]);
-    if let Some(server) = addr.names.find(host, &req.scope, names).and_then(|i| http.servers.get(i)) {
+    let found = addr.names.find(host, &req.scope, names);
+    let otherwise = req.conn.tls_server.map(|_| addr.default);
+    if let Some(server) = found.or(otherwise).and_then(|i| http.servers.get(i)) {
         req.server = server;
         req.leave();
         req.conn.log.replace(server.root.error_log().clone());
@@ -574,10 +590,11 @@ pub(super) fn check_head(req: &mut Request) -> Result<(), Refusal> {
         req.body_length = BodyLength::Chunked;
     }
     match req.method {
-        Method::Connect => refuse(req, 405, "client sent CONNECT method"),
-        Method::Trace => refuse(req, 405, "client sent TRACE method"),
-        _ => Ok(()),
+        Method::Connect => return refuse(req, 405, "client sent CONNECT method"),
+        Method::Trace => return refuse(req, 405, "client sent TRACE method"),
+        _ => {}
     }
+    ssl::refusal(req).map_or(Ok(()), |status| Err(Refusal::Status(status)))
 }
 
 impl Request {

@@ -39,6 +39,17 @@ impl Buffer {
         &self.data[self.start..self.end]
     }
 
+    /// The same, to be changed in place.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.data[self.start..self.end]
+    }
+
+    /// Forgets all but the first `len` bytes not consumed yet.
+    pub fn truncate(&mut self, len: usize) {
+        self.end = self.end.min(self.start + len);
+        self.consume(0);
+    }
+
     /// Number of bytes not consumed yet.
     pub fn len(&self) -> usize {
         self.end - self.start

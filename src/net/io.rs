@@ -39,10 +39,18 @@ macro_rules! attempt {
 impl Socket {
     /// Reads what is there into `buf`; 0 is the peer's end.
     pub fn poll_read(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
-        match self {
+        let read: Poll<io::Result<usize>> = (|| match self {
             Socket::Tcp(s) => attempt!(s, cx, poll_read_ready, s.try_read(buf)),
             Socket::Unix(s) => attempt!(s, cx, poll_read_ready, s.try_read(buf)),
+        })();
+        if let Poll::Ready(Ok(n)) = read
+            && n > 0
+            && n < buf.len()
+        {
+            // All that had come was read: the next reader waits for more without asking the system.
+            let _ = self.try_io(Interest::READABLE, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
         }
+        read
     }
 
     /// Writes some of `buf`.

@@ -55,8 +55,13 @@ impl Pipe {
 
     /// Takes what `from` has; 0 is its end. To be called on an empty pipe: then `WouldBlock` is about the socket.
     pub fn fill(&mut self, from: BorrowedFd<'_>) -> io::Result<usize> {
+        self.fill_some(from, SIZE)
+    }
+
+    /// The same, taking at most `most` bytes.
+    pub fn fill_some(&mut self, from: BorrowedFd<'_>, most: usize) -> io::Result<usize> {
         let Some(ends) = &self.ends else { return Err(io::ErrorKind::BrokenPipe.into()) };
-        let n = transfer(from, ends.write.as_fd(), SIZE)?;
+        let n = transfer(from, ends.write.as_fd(), most.min(SIZE))?;
         self.len += n;
         Ok(n)
     }

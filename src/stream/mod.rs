@@ -16,7 +16,6 @@ mod serve;
 pub mod session;
 #[cfg(test)]
 mod tests;
-mod tls_settings;
 
 use std::sync::OnceLock;
 

@@ -74,6 +74,8 @@ pub struct ServerTls {
     pub early_data: bool,
     /// Protocols for ALPN, the preferred first. Empty: no ALPN.
     pub alpn: Vec<Vec<u8>>,
+    /// Most bytes of payload in a record; over 16384 is 16384 (RFC 8446, section 5.1).
+    pub record_size: usize,
 }
 
 impl Default for ServerTls {
@@ -98,6 +100,7 @@ impl Default for ServerTls {
             crl: None,
             early_data: false,
             alpn: Vec::new(),
+            record_size: MAX_RECORD,
         }
     }
 }
@@ -110,6 +113,13 @@ pub struct Server {
     /// What the configuration asks for and this program lacks; worth a warning.
     pub warnings: Vec<String>,
 }
+
+/// Most bytes of payload in a record (RFC 8446, section 5.1).
+const MAX_RECORD: usize = 16384;
+/// Fewest bytes of payload in a record that rustls will make.
+const LEAST_RECORD: usize = 64;
+/// Bytes before a record's payload, which rustls counts in.
+const RECORD_HEADER: usize = 5;
 
 /// The ticket buffer nginx gives OpenSSL for early data, `NGX_SSL_BUFSIZE`.
 const MAX_EARLY_DATA: u32 = 16384;
@@ -145,6 +155,9 @@ impl Server {
         let mut config = builder.with_cert_resolver(Arc::new(certificates));
         config.ignore_client_order = settings.prefer_server_ciphers;
         config.alpn_protocols = settings.alpn.clone();
+        if settings.record_size < MAX_RECORD {
+            config.max_fragment_size = Some(settings.record_size.max(LEAST_RECORD) + RECORD_HEADER);
+        }
         config.send_tls13_tickets = 2;
         if let Some(keys) = &settings.tickets {
             config.ticketer = keys.tickets(context, settings.session_timeout);
@@ -158,6 +171,13 @@ impl Server {
             config.max_early_data_size = MAX_EARLY_DATA;
         }
         Ok(Arc::new(Server { config: Arc::new(config), verify, warnings }))
+    }
+
+    /// The same server speaking other protocols on top.
+    pub fn with_alpn(&self, alpn: Vec<Vec<u8>>) -> Arc<Self> {
+        let mut config = ServerConfig::clone(&self.config);
+        config.alpn_protocols = alpn;
+        Arc::new(Server { config: Arc::new(config), verify: self.verify.clone(), warnings: Vec::new() })
     }
 
     /// The verdict on a client's certificates, the leaf first.

@@ -207,7 +207,8 @@ impl Pools {
                 let deadline = Deadline::never();
                 deadline.set(at.saturating_sub(now));
                 self.sweeper = Some(deadline.clone());
-                tokio::task::spawn_local(sweep(deadline));
+                // A sweep looks at every connection, however many there are.
+                tokio::task::spawn_local(tokio::task::unconstrained(sweep(deadline)));
             }
         }
     }
@@ -239,10 +240,12 @@ fn watch(io: &Io, cx: &mut Context<'_>) -> bool {
 /// The task of a thread that looks after idle connections.
 async fn sweep(deadline: Deadline) {
     std::future::poll_fn(|cx| {
-        // Registers for the deadline as it is now; the sweep moves it.
-        let _ = deadline.poll_expired(cx);
-        POOLS.with_borrow_mut(|pools| pools.sweep(cx, clock::now()));
-        Poll::<()>::Pending
+        loop {
+            POOLS.with_borrow_mut(|pools| pools.sweep(cx, clock::now()));
+            if deadline.poll_expired(cx).is_pending() {
+                return Poll::<()>::Pending;
+            }
+        }
     })
     .await;
 }
@@ -420,6 +423,28 @@ mod tests {
             drop(other);
             backend.until(1).await;
             assert!(backend.take().is_some());
+        });
+    }
+
+    #[test]
+    fn any_number_is_looked_after_again_and_again() {
+        run(async {
+            let backend = Backend::new(Settings { limit: 200, timeout: 2500, ..SETTINGS });
+            let mut others = Vec::new();
+            for _ in 0..150 {
+                let (kept, other) = backend.connect().await;
+                backend.put(kept);
+                others.push(other);
+            }
+            others.truncate(149);
+            backend.until(149).await;
+            others.truncate(140);
+            backend.until(140).await;
+            backend.until(0).await;
+            let (kept, other) = backend.connect().await;
+            backend.put(kept);
+            drop(other);
+            backend.until(0).await;
         });
     }
 

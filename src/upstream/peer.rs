@@ -55,8 +55,15 @@ pub struct Peer {
     pub sid: Box<str>,
     /// Peers of a group with the same address have the same number.
     pub address_id: u32,
+    counts: Counts,
+}
+
+/// What every request changes, apart from what it only reads: threads do not wait for each other's cache lines.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Counts {
     conns: AtomicU32,
-    pub(super) fails: AtomicU32,
+    fails: AtomicU32,
 }
 
 impl Peer {
@@ -74,34 +81,34 @@ impl Peer {
                 Md5::digest(name.as_bytes()).iter().map(|b| format!("{b:02x}")).collect::<String>().into()
             }
         };
-        Peer {
-            address,
-            name,
-            server,
-            settings,
-            sid,
-            address_id: 0,
-            conns: AtomicU32::new(0),
-            fails: AtomicU32::new(0),
-        }
+        Peer { address, name, server, settings, sid, address_id: 0, counts: Counts::default() }
     }
 
-    /// Connections in use; idle ones do not count.
+    /// Connections in use; idle ones do not count. A group's only peer is not counted without `max_conns`.
     pub fn conns(&self) -> u32 {
-        self.conns.load(Relaxed)
+        self.counts.conns.load(Relaxed)
     }
 
     /// Failed attempts that count at present.
     pub fn fails(&self) -> u32 {
-        self.fails.load(Relaxed)
+        self.counts.fails.load(Relaxed)
+    }
+
+    /// One failure more; how many there are then.
+    pub(super) fn add_fail(&self) -> u32 {
+        self.counts.fails.fetch_add(1, Relaxed) + 1
+    }
+
+    pub(super) fn clear_fails(&self) {
+        self.counts.fails.store(0, Relaxed);
     }
 
     pub(super) fn acquire(&self) {
-        self.conns.fetch_add(1, Relaxed);
+        self.counts.conns.fetch_add(1, Relaxed);
     }
 
     pub(super) fn release(&self) {
-        self.conns.fetch_sub(1, Relaxed);
+        self.counts.conns.fetch_sub(1, Relaxed);
     }
 
     /// Whether `max_conns` allows no more.
@@ -170,6 +177,11 @@ impl Tier {
 
     pub(super) fn states(&self) -> MutexGuard<'_, Box<[State]>> {
         self.states.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether connections are counted: an only peer without limit need not be.
+    pub(super) fn counts(&self, peer: &Peer) -> bool {
+        !self.single || peer.settings.max_conns != 0
     }
 
     /// The peer that `sticky` means, where it can be had.

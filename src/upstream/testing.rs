@@ -155,6 +155,5 @@ pub fn build_conf() -> crate::conf::Build {
         testing: true,
         error_log: None,
         pid: "/nginx.pid".into(),
-        temp: None,
     })
 }

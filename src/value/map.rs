@@ -4,7 +4,9 @@ use std::cell::Cell;
 use std::collections::HashMap;
 
 use super::entries::{entries, variable_name};
-use super::texts::{Inserted, Texts, TooLarge};
+pub use super::keys::HashSize;
+use super::keys::{Keys, NotAdded};
+use super::texts::{Inserted, Texts};
 use super::{Context, Get, Regex, Template, VariablesBuilder};
 use crate::conf::{Build, Fault, Outcome};
 use crate::syntax::Directive;
@@ -12,39 +14,13 @@ use crate::syntax::Directive;
 /// Where a [`Build`] keeps the variables of http or stream.
 pub type VariablesOf<C> = fn(&mut Build) -> &mut VariablesBuilder<C>;
 
-/// `map_hash_max_size` and `map_hash_bucket_size`. nxr's tables grow by themselves; the sizes only decide whether
-/// nginx would have refused the keys.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HashSize {
-    /// Buckets at most.
-    pub max: usize,
-    /// Bytes of a bucket.
-    pub bucket: usize,
-}
-
-/// Bytes of a processor's cache line, as nginx takes them.
-const CACHE_LINE: usize = 64;
-
-impl Default for HashSize {
-    fn default() -> Self {
-        HashSize { max: 2048, bucket: CACHE_LINE }
-    }
-}
-
 /// Number of a value.
 type ValueId = u32;
 
 /// A `map` block ready to be looked at.
 #[derive(Debug, Default)]
 pub struct Map {
-    exact: Texts,
-    exact_values: Vec<ValueId>,
-    /// `example.com` of `*.example.com` and `.example.com`; the latter also matches the name itself.
-    heads: Texts,
-    head_values: Vec<(ValueId, bool)>,
-    /// `www.example` of `www.example.*`
-    tails: Texts,
-    tail_values: Vec<ValueId>,
+    keys: Keys<ValueId>,
     regexes: Vec<(Regex, ValueId)>,
     values: Texts,
     /// Values that have variables in them.
@@ -52,20 +28,6 @@ pub struct Map {
     default: Option<ValueId>,
     hostnames: bool,
     volatile: bool,
-}
-
-/// Why a key was not taken.
-#[derive(Debug, PartialEq, Eq)]
-enum NotAdded {
-    Conflict,
-    Invalid,
-    TooLarge,
-}
-
-impl From<TooLarge> for NotAdded {
-    fn from(_: TooLarge) -> Self {
-        NotAdded::TooLarge
-    }
 }
 
 impl Map {
@@ -101,7 +63,7 @@ impl Map {
             return Ok(());
         }
         let key = key.strip_prefix(b"\\").unwrap_or(key);
-        self.key(key, value).map_err(|error| match error {
+        self.keys.add(key, value, self.hostnames).map_err(|error| match error {
             NotAdded::Conflict => {
                 let shown = key.to_ascii_lowercase();
                 Fault::here(format!("conflicting parameter \"{}\"", String::from_utf8_lossy(&shown)))
@@ -125,138 +87,20 @@ impl Map {
         }
     }
 
-    fn key(&mut self, key: &[u8], value: ValueId) -> Result<(), NotAdded> {
-        let mut lower = [0; 256];
-        let long;
-        let key = match lower.get_mut(..key.len()) {
-            Some(lower) => {
-                lower.copy_from_slice(key);
-                lower.make_ascii_lowercase();
-                &*lower
-            }
-            None => {
-                long = key.to_ascii_lowercase();
-                &long
-            }
-        };
-        if self.hostnames {
-            let stars = memchr::memchr_iter(b'*', key).count();
-            if stars > 1 || memchr::memmem::find(key, b"..").is_some() || memchr::memchr(0, key).is_some() {
-                return Err(NotAdded::Invalid);
-            }
-            match key {
-                [b'.', name @ ..] if !name.is_empty() => return self.head(name, value, true),
-                [b'*', b'.', name @ ..] if !name.is_empty() => return self.head(name, value, false),
-                [name @ .., b'.', b'*'] if !name.is_empty() => {
-                    return match self.tails.insert(name)? {
-                        Inserted::Old(_) => Err(NotAdded::Conflict),
-                        Inserted::New(_) => {
-                            self.tail_values.push(value);
-                            Ok(())
-                        }
-                    };
-                }
-                _ if stars > 0 => return Err(NotAdded::Invalid),
-                _ => {}
-            }
-            if self.heads.find(key).is_some_and(|id| self.head_values[id as usize].1) {
-                return Err(NotAdded::Conflict);
-            }
-        }
-        match self.exact.insert(key)? {
-            Inserted::Old(_) => Err(NotAdded::Conflict),
-            Inserted::New(_) => {
-                self.exact_values.push(value);
-                Ok(())
-            }
-        }
-    }
-
-    fn head(&mut self, name: &[u8], value: ValueId, itself: bool) -> Result<(), NotAdded> {
-        if itself && self.exact.find(name).is_some() {
-            return Err(NotAdded::Conflict);
-        }
-        match self.heads.insert(name)? {
-            Inserted::Old(_) => Err(NotAdded::Conflict),
-            Inserted::New(_) => {
-                self.head_values.push((value, itself));
-                Ok(())
-            }
-        }
-    }
-
     /// Gives back spare memory, once all entries are read.
     fn close(&mut self) {
-        for texts in [&mut self.exact, &mut self.heads, &mut self.tails, &mut self.values] {
-            texts.shrink();
-        }
-        self.exact_values.shrink_to_fit();
-    }
-
-    /// nginx's refusal of keys that its hash table has no room for.
-    fn check_sizes(&self, size: HashSize) -> Result<(), String> {
-        let refused = |what: &str, n: usize| {
-            Err(format!("could not build map_hash, you should increase map_hash_{what}: {n}"))
-        };
-        let bucket = size.bucket.next_multiple_of(CACHE_LINE);
-        let whole = (0..self.exact.len() as u32).map(|i| self.exact.get(i));
-        let parts = [&self.heads, &self.tails];
-        let labels = parts.iter().flat_map(|t| (0..t.len() as u32).map(|i| t.get(i)));
-        let labels = labels.flat_map(|name| name.split(|c| *c == b'.'));
-        for key in whole.chain(labels) {
-            if size.max == 0 {
-                return refused("max_size", size.max);
-            }
-            if bucket > 65536 - CACHE_LINE {
-                return Err(format!("could not build map_hash, too large map_hash_bucket_size: {bucket}"));
-            }
-            // A pointer, the length and the key, aligned, and a pointer that ends the bucket.
-            if bucket < 8 + (key.len() + 2).next_multiple_of(8) + 8 {
-                return refused("bucket_size", bucket);
-            }
-        }
-        Ok(())
+        self.keys.shrink();
+        self.values.shrink();
     }
 
     /// The value of `key`: exact, the longest wildcard, then regular expressions in order, then the default.
     /// The captures of a regular expression are left in the context.
     fn find<C: Context>(&self, ctx: &C, key: &[u8]) -> Option<ValueId> {
-        if let Some(id) = self.exact.find_caseless(key) {
-            return Some(self.exact_values[id as usize]);
-        }
-        if key.is_empty() {
-            return self.default;
-        }
-        self.find_head(key)
-            .or_else(|| self.find_tail(key))
-            .or_else(|| {
-                let hit = self.regexes.iter().find(|(regex, _)| regex.exec(ctx.scope(), key));
-                hit.map(|(_, value)| *value)
-            })
-            .or(self.default)
-    }
-
-    fn find_head(&self, key: &[u8]) -> Option<ValueId> {
-        if self.heads.is_empty() {
-            return None;
-        }
-        if let Some(id) = self.heads.find_caseless(key)
-            && let (value, true) = self.head_values[id as usize]
-        {
-            return Some(value);
-        }
-        memchr::memchr_iter(b'.', key)
-            .find_map(|dot| self.heads.find_caseless(&key[dot + 1..]))
-            .map(|id| self.head_values[id as usize].0)
-    }
-
-    fn find_tail(&self, key: &[u8]) -> Option<ValueId> {
-        if self.tails.is_empty() {
-            return None;
-        }
-        memchr::memrchr_iter(b'.', key)
-            .find_map(|dot| self.tails.find_caseless(&key[..dot]))
-            .map(|id| self.tail_values[id as usize])
+        let by_regex = || {
+            let mut regexes = self.regexes.iter().filter(|_| !key.is_empty());
+            regexes.find(|(regex, _)| regex.exec(ctx.scope(), key)).map(|(_, value)| *value)
+        };
+        self.keys.find(key).or_else(by_regex).or(self.default)
     }
 
     /// Appends the value that `source` leads to. Without a default that is nothing.
@@ -298,7 +142,7 @@ pub fn map_block<C: Context>(
     if let Some(items) = d.block() {
         entries(items, &mut |entry| map.entry(entry, vars(cf)))?;
     }
-    map.check_sizes(size).map_err(Fault::Whole)?;
+    map.keys.check_sizes("map_hash", size).map_err(Fault::Whole)?;
     map.close();
     let cached = !map.volatile;
     let get = Get::Computed(Box::new(move |ctx: &C, out: &mut Vec<u8>| {
@@ -318,7 +162,7 @@ mod tests {
         let mut vars = builder();
         let mut map = Map::default();
         read(text, &mut |d| map.entry(d, &mut vars))?;
-        map.check_sizes(HashSize::default())?;
+        map.keys.check_sizes("map_hash", HashSize::default())?;
         map.close();
         Ok((map, ctx(vars)))
     }

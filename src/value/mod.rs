@@ -6,6 +6,9 @@
 pub mod conn_zone;
 pub mod entries;
 pub mod geo;
+pub mod keys;
+pub mod limit_conn;
+pub mod limit_req;
 pub mod log_format;
 pub mod map;
 mod ranges;

@@ -81,4 +81,9 @@ impl Scope {
             }),
         }
     }
+
+    /// Takes over the slots of a subrequest that is done: nginx has one set of variables for both.
+    pub fn adopt(&self, child: &Scope) {
+        self.slots.borrow_mut().clone_from(&child.slots.borrow());
+    }
 }

@@ -1,7 +1,7 @@
 //! Many texts, each once, numbered in the order they came: what the blocks with entries keep keys and values in.
 
 /// Distinct texts in one piece of memory, found by hash.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Texts {
     arena: Vec<u8>,
     /// Where each text ends in the arena, and its hash.

@@ -11,6 +11,9 @@ use crate::log::{self, Level};
 /// How deep computed variables may depend on each other.
 const MAX_DEPTH: u8 = 100;
 
+/// Appends a computed value; false where there is none.
+pub type Compute<C> = dyn Fn(&C, &mut Vec<u8>) -> bool + Send + Sync;
+
 /// How a variable's value is had.
 pub enum Get<C> {
     /// Straight from the context.
@@ -20,7 +23,7 @@ pub enum Get<C> {
     /// What was set in the scope (`set`, named groups).
     Slot,
     /// Computed by what a directive made of its block (`map`, `geo`, `split_clients`).
-    Computed(Box<dyn Fn(&C, &mut Vec<u8>) -> bool + Send + Sync>),
+    Computed(Box<Compute<C>>),
 }
 
 /// How a variable may be used.

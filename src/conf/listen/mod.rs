@@ -63,6 +63,8 @@ pub struct Addr {
     pub proxy_protocol: bool,
     /// Index of the default server.
     pub default: usize,
+    /// Indices of all its servers, in order.
+    pub servers: Vec<usize>,
     /// Servers by name; empty where there is but one server.
     pub names: std::sync::Arc<Names>,
 }
@@ -346,6 +348,7 @@ impl PortBuild {
                 http2: build.options.http2,
                 proxy_protocol: build.options.proxy_protocol,
                 default: build.default,
+                servers: build.servers.clone(),
                 names: build.names(servers, messages)?.into(),
             };
             match &build.address {

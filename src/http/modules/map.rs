@@ -5,7 +5,8 @@ use crate::conf::{Build, Conf, Outcome, set};
 use crate::http::module::Module;
 use crate::settings;
 use crate::syntax::Directive;
-use crate::value::map::{HashSize, map_block};
+use crate::value::keys::HashSize;
+use crate::value::map::map_block;
 
 /// The module.
 pub struct Map;

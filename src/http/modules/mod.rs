@@ -1,15 +1,35 @@
 //! The http modules, one file each. To add one: its file, its line below, its rows in `grammar/`.
 
 pub mod access;
+pub mod auth_basic;
 pub mod core;
+pub mod empty_gif;
 pub mod geo;
+pub mod index;
+pub mod limit_conn;
+pub mod limit_req;
 pub mod log;
 pub mod map;
+pub mod proxy;
+pub mod proxy_request;
+pub mod proxy_rewrite;
+pub mod proxy_ssl;
+pub mod not_modified;
+pub mod random_index;
+pub mod range;
 pub mod realip;
+pub mod referer;
 pub mod rewrite;
+pub mod secure_link;
 pub mod split_clients;
+pub mod ssl;
+pub mod static_;
+pub mod stub_status;
+pub mod try_files;
 pub mod tuning;
 pub mod upstream;
+pub mod v2;
+pub mod v3;
 
 use std::sync::Arc;
 
@@ -22,6 +42,9 @@ use crate::value::{Builtin, Prefix};
 
 crate::http_modules! {
     core: core::Core,
+    ssl: ssl::Ssl,
+    v2: v2::V2,
+    v3: v3::V3,
     tuning: tuning::Tuning,
     map: map::Map,
     geo: geo::Geo,
@@ -37,6 +60,20 @@ crate::http_modules! {
     upstream_keepalive: upstream::Keepalive,
     upstream_zone: upstream::Zone,
     upstream_sticky: upstream::Sticky,
+    referer: referer::Referer,
+    secure_link: secure_link::SecureLink,
+    limit_req: limit_req::LimitReq,
+    limit_conn: limit_conn::LimitConn,
     access: access::Access,
+    proxy: proxy::Proxy,
+    auth_basic: auth_basic::AuthBasic,
+    try_files: try_files::TryFiles,
+    stub_status: stub_status::StubStatus,
+    empty_gif: empty_gif::EmptyGif,
+    random_index: random_index::RandomIndex,
+    index: index::Index,
+    static_: static_::Static,
+    not_modified: not_modified::NotModified,
+    range: range::Range,
     log: log::Log,
 }

@@ -8,7 +8,7 @@ use crate::http::request::Request;
 use crate::upstream::Groups;
 use crate::upstream::directives::{self, Place};
 use crate::upstream::state::{Field, http_list};
-use crate::value::{Builtin, Template, VarId};
+use crate::value::{Builtin, Prefix, Template, VarId};
 
 /// The http block as a place for `upstream` blocks.
 pub struct Here;
@@ -56,11 +56,17 @@ impl Module for Upstream {
         Builtin::new("upstream_response_length", |r, out| {
             http_list(&r.upstream_states, Field::ResponseLength, out)
         }),
+        // No cache ever has a say.
+        Builtin::new("upstream_cache_status", |_, _| false),
+        Builtin::new("upstream_cache_last_modified", |_, _| false),
+        Builtin::new("upstream_cache_etag", |_, _| false),
         Builtin::new("upstream_bytes_sent", |r, out| http_list(&r.upstream_states, Field::BytesSent, out)),
         Builtin::new("upstream_bytes_received", |r, out| {
             http_list(&r.upstream_states, Field::BytesReceived, out)
         }),
     ];
+
+    const PREFIXES: &'static [Prefix<Request>] = crate::http::upstream::PREFIXES;
 
     fn init(cf: &mut Build) -> Outcome {
         cf.http.upstreams.finish()

@@ -11,14 +11,14 @@ use crate::value::{Builtin, Prefix};
 
 /// Single variables.
 pub static VARIABLES: &[Builtin<Request>] = &[
-    Builtin::new("request_method", |r, out| put(out, r.method_name())),
-    Builtin::new("request_uri", |r, out| put(out, r.unparsed_uri())),
-    Builtin::new("uri", |r, out| put(out, &r.uri)),
-    Builtin::new("document_uri", |r, out| put(out, &r.uri)),
-    Builtin::new("request", |r, out| put(out, &r.head.line)),
-    Builtin::new("server_protocol", |r, out| put(out, r.protocol())),
-    Builtin::writable("args", |r, out| put(out, &r.args), set_args),
-    Builtin::new("query_string", |r, out| put(out, &r.args)),
+    Builtin::new("request_method", |r, out| filled(out, r.method_name())),
+    Builtin::new("request_uri", |r, out| filled(out, r.unparsed_uri())),
+    Builtin::new("uri", |r, out| filled(out, &r.uri)),
+    Builtin::new("document_uri", |r, out| filled(out, &r.uri)),
+    Builtin::new("request", |r, out| filled(out, &r.head.line)),
+    Builtin::new("server_protocol", |r, out| filled(out, r.protocol())),
+    Builtin::writable("args", |r, out| filled(out, &r.args), set_args),
+    Builtin::new("query_string", |r, out| filled(out, &r.args)),
     Builtin::new("is_args", |r, out| put(out, if r.args.is_empty() { b"" } else { b"?" })),
     Builtin::new("scheme", |r, out| put(out, if r.conn.is_tls() { b"https" } else { b"http" })),
     Builtin::new("https", |r, out| put(out, if r.conn.is_tls() { b"on" } else { b"" })),
@@ -94,6 +94,11 @@ pub static PREFIXES: &[Prefix<Request>] = &[
 fn put(out: &mut Vec<u8>, value: &[u8]) -> bool {
     out.extend_from_slice(value);
     true
+}
+
+/// A part of the request that has no value where it is empty.
+fn filled(out: &mut Vec<u8>, value: &[u8]) -> bool {
+    !value.is_empty() && put(out, value)
 }
 
 fn optional(out: &mut Vec<u8>, value: Option<&[u8]>) -> bool {

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::conf::build::Commands;
+use crate::conf::tls_settings as common;
 use crate::conf::{Build, Conf, Fault, Outcome, set};
 use crate::net::{Deadline, Io, Socket};
 use crate::settings;
 use crate::stream::module::Module;
 use crate::stream::pump::tls_level;
 use crate::stream::session::Session;
-use crate::stream::tls_settings as common;
 use crate::syntax::Directive;
 use crate::tls::{CertificatePair, ClientTls, Connector, Peer};
 use crate::value::Template;

@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use crate::conf::build::Commands;
 use crate::conf::listen::Port;
+use crate::conf::tls_settings as common;
 use crate::conf::{Build, Conf, Fault, Outcome, set, units};
 use crate::log::Level;
 use crate::net::{Deadline, Io};
@@ -14,7 +15,6 @@ use crate::settings;
 use crate::stream::module::{Handlers, INTERNAL_ERROR, Module, Verdict, Wait};
 use crate::stream::pump::tls_level;
 use crate::stream::session::Session;
-use crate::stream::tls_settings as common;
 use crate::stream::{Server, conf};
 use crate::syntax::Directive;
 use crate::tls::{

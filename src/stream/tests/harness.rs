@@ -35,7 +35,6 @@ pub fn read(folder: &Path, text: &str) -> Result<load::Ir, String> {
         testing: false,
         error_log: Some(folder.join("error.log")),
         pid: folder.join("pid"),
-        temp: None,
     };
     let mut messages = Vec::new();
     load::load(&options, &mut messages).map_err(|_| match messages.pop() {

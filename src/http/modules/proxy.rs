@@ -1,0 +1,602 @@
+//! `ngx_http_proxy`: passes requests on to HTTP servers. The exchange itself is in [`crate::http::upstream`], the
+//! request's head in [`super::proxy_request`], rewriting of what comes back in [`super::proxy_rewrite`], TLS in
+//! [`super::proxy_ssl`].
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::proxy_request::{self, BodyFacts, HeaderOps};
+use super::proxy_rewrite::{self, CookieFlags, Rewrite};
+use super::proxy_ssl::{self, Ssl};
+use crate::conf::build::{Commands, Setter};
+use crate::conf::url::{self, Url, Use};
+use crate::conf::{Build, Conf, Fault, Outcome, set, units};
+use crate::http::conf::LocationBuild;
+use crate::http::headers::{CONTENT_LENGTH, X_FORWARDED_FOR};
+use crate::http::location::Kind;
+use crate::http::module::{Handlers, Module, Verdict, Wait};
+use crate::http::request::{BodyLength, Request};
+use crate::http::upstream::settings::ignore;
+use crate::http::upstream::{
+    Decoded, Fault as Failure, Head, HeadStep, Malformed, Protocol, Redirected, Settings, Target, Tls, http1,
+    next, run,
+};
+use crate::log::{Level, bytes};
+use crate::net::Address;
+use crate::settings;
+use crate::syntax::Directive;
+use crate::upstream::{Group, GroupId, GroupRef};
+use crate::value::{Builtin, Template};
+
+/// The module.
+pub struct Proxy;
+
+/// Parts of a URL that requests are passed to.
+#[derive(Clone, Debug, Default)]
+pub struct Vars {
+    /// `$proxy_host`
+    pub host_header: Bytes,
+    /// `$proxy_port`
+    pub port: Bytes,
+    /// The URI part; empty where there is none.
+    pub uri: Bytes,
+    /// What the URI part replaces: the location's name.
+    pub location: Bytes,
+    /// The URL had variables: its URI part is the whole URI.
+    pub evaluated: bool,
+}
+
+/// `proxy_pass`
+#[derive(Clone, Debug)]
+pub enum Pass {
+    /// To one group.
+    Group {
+        /// Whose peers.
+        group: GroupId,
+        /// `https`
+        tls: bool,
+        /// See there.
+        vars: Vars,
+        /// As written.
+        url: Bytes,
+    },
+    /// To what the variables give.
+    Dynamic(Template),
+}
+
+/// `proxy_http_version`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HttpVersion {
+    /// HTTP/1.0
+    Http10,
+    /// HTTP/1.1
+    Http11,
+}
+
+settings! {
+    /// What only this module has.
+    pub struct Own {
+        pass: Option<Arc<Pass>> = None,
+        http_version: HttpVersion = HttpVersion::Http11,
+        method: Option<Template> = None,
+        set_body: Option<Template> = None,
+        set_headers: Vec<(Bytes, Bytes)> = Vec::new(),
+        /// `set_headers` compiled.
+        headers: Arc<HeaderOps> = Arc::default(),
+        redirect: bool = true,
+        redirects: Option<Vec<Rewrite>> = None,
+        cookie_domains: Option<Vec<Rewrite>> = None,
+        cookie_paths: Option<Vec<Rewrite>> = None,
+        cookie_flags: Option<Vec<CookieFlags>> = None,
+        send_lowat: usize = 0,
+        headers_hash_max_size: usize = 512,
+        headers_hash_bucket_size: usize = 64,
+        /// A location in a proxied location: `proxy_pass` is not inherited.
+        isolated: bool = false,
+    }
+}
+
+/// Settings of a location.
+#[derive(Clone, Debug, Default)]
+pub struct LocConf {
+    /// What all that pass requests on have.
+    pub upstream: Settings,
+    /// TLS.
+    pub ssl: Ssl,
+    /// The rest.
+    pub own: Own,
+}
+
+/// Fields of responses that are not passed on by default.
+const HIDE: [&str; 8] = [
+    "Date",
+    "Server",
+    "X-Pad",
+    "X-Accel-Expires",
+    "X-Accel-Redirect",
+    "X-Accel-Limit-Rate",
+    "X-Accel-Buffering",
+    "X-Accel-Charset",
+];
+
+/// The settings of the block that is being read.
+pub fn loc(cf: &mut Build) -> &mut LocConf {
+    cf.http.loc().proxy()
+}
+
+fn up(cf: &mut Build) -> &mut Settings {
+    &mut loc(cf).upstream
+}
+
+const SETTERS: &[(&str, Setter)] = &[
+    ("proxy_pass", pass),
+    ("proxy_redirect", proxy_rewrite::set_redirect),
+    ("proxy_cookie_domain", proxy_rewrite::set_cookie_domain),
+    ("proxy_cookie_path", proxy_rewrite::set_cookie_path),
+    ("proxy_cookie_flags", proxy_rewrite::set_cookie_flags),
+    ("proxy_buffering", |cf, d| set::flag(&mut up(cf).buffering, d)),
+    ("proxy_request_buffering", |cf, d| set::flag(&mut up(cf).request_buffering, d)),
+    ("proxy_ignore_client_abort", |cf, d| set::flag(&mut up(cf).ignore_client_abort, d)),
+    ("proxy_bind", |cf, d| Settings::set_local(cf, d, up)),
+    ("proxy_socket_keepalive", |cf, d| set::flag(&mut up(cf).socket_keepalive, d)),
+    ("proxy_socket_rcvbuf", |cf, d| set::size(&mut up(cf).socket_rcvbuf, d)),
+    ("proxy_socket_sndbuf", |cf, d| set::size(&mut up(cf).socket_sndbuf, d)),
+    ("proxy_connect_timeout", |cf, d| set::msec(&mut up(cf).connect_timeout, d)),
+    ("proxy_send_timeout", |cf, d| set::msec(&mut up(cf).send_timeout, d)),
+    ("proxy_send_lowat", |cf, d| {
+        set::size(&mut loc(cf).own.send_lowat, d)?;
+        cf.warn(d.at(), "\"proxy_send_lowat\" is not supported, ignored");
+        Ok(())
+    }),
+    ("proxy_intercept_errors", |cf, d| set::flag(&mut up(cf).intercept_errors, d)),
+    ("proxy_set_header", |cf, d| {
+        let field = (Bytes::copy_from_slice(d.arg(1)), Bytes::copy_from_slice(d.arg(2)));
+        loc(cf).own.set_headers.edit().push(field);
+        Ok(())
+    }),
+    ("proxy_headers_hash_max_size", |cf, d| set::number(&mut loc(cf).own.headers_hash_max_size, d)),
+    ("proxy_headers_hash_bucket_size", |cf, d| set::number(&mut loc(cf).own.headers_hash_bucket_size, d)),
+    ("proxy_set_body", |cf, d| {
+        loc(cf).own.set_body.once()?;
+        let body = cf.http.template(d.arg(1))?;
+        loc(cf).own.set_body.set(Some(body))
+    }),
+    ("proxy_method", |cf, d| {
+        loc(cf).own.method.once()?;
+        let method = cf.http.template(d.arg(1))?;
+        loc(cf).own.method.set(Some(method))
+    }),
+    ("proxy_pass_request_headers", |cf, d| set::flag(&mut up(cf).pass_request_headers, d)),
+    ("proxy_pass_request_body", |cf, d| set::flag(&mut up(cf).pass_request_body, d)),
+    ("proxy_pass_trailers", |cf, d| set::flag(&mut up(cf).pass_trailers, d)),
+    ("proxy_buffer_size", |cf, d| set::size(&mut up(cf).buffer_size, d)),
+    ("proxy_read_timeout", |cf, d| set::msec(&mut up(cf).read_timeout, d)),
+    ("proxy_buffers", |cf, d| set::buffers(&mut up(cf).buffers, d)),
+    ("proxy_busy_buffers_size", |cf, d| set::size(&mut up(cf).busy_buffers_size, d)),
+    ("proxy_force_ranges", |cf, d| set::flag(&mut up(cf).force_ranges, d)),
+    ("proxy_limit_rate", |cf, d| {
+        up(cf).limit_rate.once()?;
+        let rate = cf.http.template(d.arg(1))?;
+        if rate.as_constant().is_some_and(|text| units::size(text).is_none()) {
+            return Err(Fault::directive("invalid value"));
+        }
+        up(cf).limit_rate.set(Some(rate))
+    }),
+    ("proxy_temp_path", |cf, d| {
+        up(cf).temp_path.once()?;
+        let path = crate::conf::core::temp_path(cf, d)?;
+        up(cf).temp_path.set(path)
+    }),
+    ("proxy_max_temp_file_size", |cf, d| set::size(&mut up(cf).max_temp_file_size, d)),
+    ("proxy_temp_file_write_size", |cf, d| set::size(&mut up(cf).temp_file_write_size, d)),
+    ("proxy_next_upstream", |cf, d| {
+        let mut warnings = Vec::new();
+        set::bits(&mut up(cf).next_upstream, d, next::WORDS, |warning| warnings.push(warning))?;
+        warnings.into_iter().for_each(|warning| cf.warn(d.at(), warning));
+        Ok(())
+    }),
+    ("proxy_next_upstream_tries", |cf, d| set::number(&mut up(cf).next_upstream_tries, d)),
+    ("proxy_next_upstream_timeout", |cf, d| set::msec(&mut up(cf).next_upstream_timeout, d)),
+    ("proxy_pass_header", |cf, d| {
+        up(cf).pass_headers.edit().push(Bytes::copy_from_slice(d.arg(1)));
+        Ok(())
+    }),
+    ("proxy_hide_header", |cf, d| {
+        up(cf).hide_headers.edit().push(Bytes::copy_from_slice(d.arg(1)));
+        Ok(())
+    }),
+    ("proxy_ignore_headers", |cf, d| {
+        let mut warnings = Vec::new();
+        set::bits(&mut up(cf).ignore_headers, d, ignore::WORDS, |warning| warnings.push(warning))?;
+        warnings.into_iter().for_each(|warning| cf.warn(d.at(), warning));
+        Ok(())
+    }),
+    ("proxy_http_version", |cf, d| {
+        if d.arg(1) == b"2" {
+            cf.messages
+                .push((Level::Notice, format!("\"proxy_http_version 2\" is not supported by nxr{}", d.at())));
+        }
+        let words = [("1.0", HttpVersion::Http10), ("1.1", HttpVersion::Http11)];
+        set::choice(&mut loc(cf).own.http_version, d, &words)
+    }),
+];
+
+const fn all_setters() -> [(&'static str, Setter); SETTERS.len() + proxy_ssl::SETTERS.len()] {
+    let mut all = [SETTERS[0]; SETTERS.len() + proxy_ssl::SETTERS.len()];
+    let mut at = 0;
+    while at < all.len() {
+        all[at] = if at < SETTERS.len() { SETTERS[at] } else { proxy_ssl::SETTERS[at - SETTERS.len()] };
+        at += 1;
+    }
+    all
+}
+
+impl Conf for LocConf {
+    fn merge(&mut self, parent: &Self, cf: &mut Build) -> Outcome {
+        self.upstream.merge(&parent.upstream, "proxy", &HIDE, cf)?;
+        let own_pass: Option<Arc<Pass>> = (*self.own.pass).clone();
+        let isolated = *self.own.isolated;
+        let own_headers = self.own.set_headers.is_set();
+        self.own.inherit(&parent.own);
+        if isolated {
+            self.own.pass.put(own_pass.clone());
+        }
+        self.own.isolated.put(false);
+        let tls = match self.own.pass.as_deref() {
+            Some(Pass::Group { tls, .. }) => *tls,
+            Some(Pass::Dynamic(_)) => true,
+            None => false,
+        };
+        self.ssl.merge(&parent.ssl, tls, cf)?;
+        if *self.own.redirect && self.own.redirects.is_none() && own_pass.is_some() {
+            if let Ok(rule) = self.own.default_redirect() {
+                self.own.redirects.put(Some(vec![rule]));
+            }
+        }
+        if own_headers || !parent.own.headers.is_set() {
+            let headers = HeaderOps::new(&self.own.set_headers, cf)?;
+            self.own.headers.put(headers);
+        }
+        Ok(())
+    }
+}
+
+impl Own {
+    /// What `proxy_redirect default` means here.
+    pub fn default_redirect(&self) -> Outcome<Rewrite> {
+        match self.pass.as_deref() {
+            Some(Pass::Dynamic(_)) => Err(Fault::here(
+                "\"proxy_redirect default\" cannot be used with \"proxy_pass\" directive with variables",
+            )),
+            None => Err(Fault::here(
+                "\"proxy_redirect default\" should be placed after the \"proxy_pass\" directive",
+            )),
+            Some(Pass::Group { vars, url, .. }) if vars.uri.is_empty() => {
+                Ok(Rewrite::prefix([url, &b"/"[..]].concat().into(), Bytes::from_static(b"/")))
+            }
+            Some(Pass::Group { vars, url, .. }) => Ok(Rewrite::prefix(url.clone(), vars.location.clone())),
+        }
+    }
+}
+
+impl Module for Proxy {
+    type Main = ();
+    type Srv = ();
+    type Loc = LocConf;
+    const COMMANDS: Commands = Commands { module: "ngx_http_proxy", setters: &all_setters() };
+
+    const VARIABLES: &'static [Builtin<Request>] = &[
+        Builtin::new("proxy_host", |r, out| with_vars(r, |vars| out.extend_from_slice(&vars.host_header))),
+        Builtin::new("proxy_port", |r, out| with_vars(r, |vars| out.extend_from_slice(&vars.port))),
+        Builtin::new("proxy_add_x_forwarded_for", add_x_forwarded_for),
+        // As in nginx, a name without a value.
+        Builtin::new("proxy_add_via", |_, _| false),
+        Builtin::new("proxy_internal_body_length", |r, out| {
+            let length = r.context::<Proxied>().and_then(|p| p.body).and_then(|body| body.length);
+            length.map(|length| crate::http::head::decimal(length, out)).is_some()
+        }),
+        Builtin::new("proxy_internal_chunked", |r, out| {
+            let chunked = r.context::<Proxied>().and_then(|p| p.body).is_some_and(|body| body.chunked);
+            if chunked {
+                out.extend_from_slice(b"chunked");
+            }
+            chunked
+        }),
+    ];
+
+    fn handlers(loc: &crate::http::conf::Loc, to: &mut Handlers) {
+        if loc.proxy.own.pass.is_some() {
+            to.handler = Some(handler);
+        }
+    }
+
+    fn close(location: &mut LocationBuild, cf: &mut Build) -> Outcome {
+        let outer = cf.http.location();
+        let nested =
+            !matches!(outer.kind, Kind::Server) && !matches!(location.kind, Kind::If | Kind::LimitExcept(_));
+        if nested && outer.conf.proxy().own.pass.is_some() {
+            location.conf.proxy().own.isolated.put(true);
+        }
+        Ok(())
+    }
+}
+
+/// `proxy_pass URL`
+fn pass(cf: &mut Build, d: &Directive<'_>) -> Outcome {
+    if loc(cf).own.pass.is_some() {
+        return Err(Fault::directive("is duplicate"));
+    }
+    let location = cf.http.location();
+    let name = Bytes::copy_from_slice(&location.name);
+    let prefixed = matches!(location.kind, Kind::Exact | Kind::Prefix { .. });
+    if name.ends_with(b"/") {
+        cf.http.loc().core().auto_redirect.put(true);
+    }
+    let text = d.arg(1);
+    if memchr::memchr(b'$', text).is_some() {
+        let url = cf.http.template(text)?;
+        loc(cf).own.pass.put(Some(Arc::new(Pass::Dynamic(url))));
+        return Ok(());
+    }
+    let Some((tls, rest)) = schema(text) else { return Err(Fault::here("invalid URL prefix")) };
+    let parsed = parse(rest, tls)
+        .map_err(|e| Fault::here(format!("{e} in upstream \"{}\"", String::from_utf8_lossy(rest))))?;
+    let group = cf.http.upstreams.add_implicit(&parsed, d.at())?;
+    let mut vars = vars_of(&parsed, tls);
+    if prefixed {
+        vars.location = name;
+    } else if !vars.uri.is_empty() {
+        return Err(Fault::here(
+            "\"proxy_pass\" cannot have URI part in location given by regular expression, or inside named \
+             location, or inside \"if\" statement, or inside \"limit_except\" block",
+        ));
+    }
+    let url = Bytes::copy_from_slice(text);
+    loc(cf).own.pass.put(Some(Arc::new(Pass::Group { group, tls, vars, url })));
+    Ok(())
+}
+
+/// Whether it is https, and what follows the scheme.
+fn schema(url: &[u8]) -> Option<(bool, &[u8])> {
+    for (word, tls) in [(&b"http://"[..], false), (b"https://", true)] {
+        if url.len() >= word.len() && url[..word.len()].eq_ignore_ascii_case(word) {
+            return Some((tls, &url[word.len()..]));
+        }
+    }
+    None
+}
+
+fn parse(text: &[u8], tls: bool) -> Result<Url, url::UrlError> {
+    let default_port = if tls { 443 } else { 80 };
+    url::parse(text, &Use { default_port, uri_part: true, no_resolve: true, ..Use::default() })
+}
+
+fn vars_of(url: &Url, tls: bool) -> Vars {
+    let mut vars = Vars { uri: Bytes::copy_from_slice(&url.uri), ..Vars::default() };
+    if matches!(url.addrs[..], [Address::Unix(_)]) {
+        vars.host_header = Bytes::from_static(b"localhost");
+        return vars;
+    }
+    let default = if tls { 443 } else { 80 };
+    if url.no_port || url.port == default {
+        vars.host_header = Bytes::copy_from_slice(&url.host);
+        vars.port = Bytes::from_static(if tls { b"443" } else { b"80" });
+    } else {
+        vars.host_header = [&url.host[..], b":", &url.port_text].concat().into();
+        vars.port = Bytes::copy_from_slice(&url.port_text);
+    }
+    vars
+}
+
+/// What a request that is passed on knows of it.
+#[derive(Default)]
+struct Proxied {
+    vars: Option<VarsRef>,
+    body: Option<BodyFacts>,
+}
+
+#[derive(Clone)]
+enum VarsRef {
+    Static(&'static Vars),
+    Own(Arc<Vars>),
+}
+
+impl std::ops::Deref for VarsRef {
+    type Target = Vars;
+    fn deref(&self) -> &Vars {
+        match self {
+            VarsRef::Static(vars) => vars,
+            VarsRef::Own(vars) => vars,
+        }
+    }
+}
+
+fn with_vars(req: &Request, each: impl FnOnce(&Vars)) -> bool {
+    req.context::<Proxied>().and_then(|p| p.vars.as_ref()).map(|vars| each(vars)).is_some()
+}
+
+/// The client's address behind those the request came with.
+fn add_x_forwarded_for(req: &Request, out: &mut Vec<u8>) -> bool {
+    for value in req.head.headers.all(X_FORWARDED_FOR) {
+        out.extend_from_slice(value);
+        out.extend_from_slice(b", ");
+    }
+    out.extend_from_slice(req.conn.client_text.borrow().as_bytes());
+    true
+}
+
+fn handler(req: &mut Request) -> Wait<'_, Verdict> {
+    Box::pin(proxy(req))
+}
+
+async fn proxy(req: &mut Request) -> Verdict {
+    let location = req.conf;
+    let conf: &'static LocConf = &location.proxy;
+    let (target, vars) = match target(req, conf) {
+        Ok(found) => found,
+        Err(status) => return Verdict::Status(status),
+    };
+    req.context_mut::<Proxied>().vars = Some(vars.clone());
+    let unbuffered = !*conf.upstream.request_buffering
+        && conf.own.set_body.is_none()
+        && *conf.upstream.pass_request_body
+        && (req.body_length != BodyLength::Chunked || *conf.own.http_version == HttpVersion::Http11);
+    let response = http1::Response::new(*conf.upstream.pass_trailers);
+    let protocol = Http { conf, vars, response, chunks: false };
+    run(req, &conf.upstream, target, protocol, unbuffered).await
+}
+
+/// Where the request goes. The error is the status to answer with; it was logged.
+fn target(req: &Request, conf: &'static LocConf) -> Result<(Target, VarsRef), u16> {
+    let location = std::ptr::from_ref(conf) as u64;
+    let http = req.http;
+    match conf.own.pass.as_deref() {
+        Some(Pass::Group { group, tls, vars, .. }) => {
+            let group: &'static Group = http.upstreams.get(*group);
+            let tls = tls_of(req, conf, *tls, &group.name)?;
+            let schema = if tls.is_some() { "https://" } else { "http://" };
+            let target = Target { group: GroupRef::Static(group), tls, schema, location };
+            Ok((target, VarsRef::Static(vars)))
+        }
+        Some(Pass::Dynamic(template)) => evaluated(req, conf, &template.eval(req), location),
+        None => Err(500),
+    }
+}
+
+fn evaluated(
+    req: &Request,
+    conf: &'static LocConf,
+    url: &[u8],
+    location: u64,
+) -> Result<(Target, VarsRef), u16> {
+    let http = req.http;
+    let Some((tls, rest)) = schema(url) else {
+        req.log(Level::Error, None, format_args!("invalid URL prefix in \"{}\"", bytes(url)));
+        return Err(500);
+    };
+    let parsed = parse(rest, tls).map_err(|e| {
+        req.log(Level::Error, None, format_args!("{e} in upstream \"{}\"", bytes(rest)));
+        500u16
+    })?;
+    let mut vars = vars_of(&parsed, tls);
+    vars.evaluated = true;
+    if vars.uri.starts_with(b"?") {
+        vars.uri = [b"/", &vars.uri[..]].concat().into();
+    }
+    let host = String::from_utf8_lossy(&parsed.host).into_owned();
+    let group = match http.upstreams.find(&parsed.host, parsed.port, parsed.no_port) {
+        Some(group) => GroupRef::Static(group),
+        None if !parsed.addrs.is_empty() => {
+            GroupRef::Owned(Group::resolved(&host, parsed.addrs.iter().take(1).cloned()))
+        }
+        None => {
+            req.log(Level::Error, None, format_args!("no resolver defined to resolve {host}"));
+            return Err(502);
+        }
+    };
+    let tls = tls_of(req, conf, tls, &group.name)?;
+    let schema = if tls.is_some() { "https://" } else { "http://" };
+    Ok((Target { group, tls, schema, location }, VarsRef::Own(Arc::new(vars))))
+}
+
+fn tls_of(req: &Request, conf: &LocConf, tls: bool, host: &str) -> Result<Option<Tls>, u16> {
+    if !tls {
+        return Ok(None);
+    }
+    let connector = conf.ssl.connector.as_ref().ok_or(500u16)?.clone();
+    Ok(Some(Tls { connector, name: conf.ssl.name_of(req, host) }))
+}
+
+/// HTTP/1 as `proxy_*` has it.
+struct Http {
+    conf: &'static LocConf,
+    vars: VarsRef,
+    response: http1::Response,
+    chunks: bool,
+}
+
+impl Http {
+    /// What is known of the body that will be sent.
+    fn body(&self, req: &Request, own: Option<&Bytes>) -> BodyFacts {
+        if let Some(own) = own {
+            return BodyFacts { length: Some(own.len() as u64), chunked: false };
+        }
+        match req.body_length {
+            BodyLength::Known(length) => BodyFacts { length: Some(length), chunked: false },
+            BodyLength::None => {
+                let told = req.head.headers.contains(CONTENT_LENGTH);
+                BodyFacts { length: told.then_some(0), chunked: false }
+            }
+            BodyLength::Chunked if req.body.complete => {
+                BodyFacts { length: Some(req.body.length), chunked: false }
+            }
+            BodyLength::Chunked => BodyFacts { length: None, chunked: true },
+        }
+    }
+}
+
+impl Protocol for Http {
+    fn create_request(&mut self, req: &mut Request, out: &mut Vec<u8>) -> Result<Range<usize>, u16> {
+        let own = self.conf.own.set_body.as_ref().map(|template| template.eval(req));
+        let body = self.body(req, own.as_ref());
+        self.chunks = body.chunked;
+        req.context_mut::<Proxied>().body = Some(body);
+        let uri = proxy_request::write(req, self.conf, &self.vars, body, out)?;
+        self.response.head_request =
+            out.len() > 4 && out[..4].eq_ignore_ascii_case(b"HEAD") && out[4] == b' ';
+        if let Some(own) = own {
+            out.extend_from_slice(&own);
+        }
+        Ok(uri)
+    }
+
+    fn passes_body(&self) -> bool {
+        self.conf.own.set_body.is_none() && *self.conf.upstream.pass_request_body
+    }
+
+    fn sends_chunks(&self) -> bool {
+        self.chunks
+    }
+
+    fn reset(&mut self) {
+        self.response.reset();
+    }
+
+    fn parse_head(&mut self, req: &Request, buffer: &[u8], head: &mut Head) -> Result<HeadStep, Failure> {
+        self.response.parse(req, buffer, head)
+    }
+
+    fn begin_body(&mut self, head: &Head) {
+        self.response.begin_body(head);
+    }
+
+    fn decode(&mut self, req: &mut Request, piece: &mut [u8]) -> Result<Decoded, Malformed> {
+        self.response.decode(req, piece)
+    }
+
+    fn plain(&self) -> Option<u64> {
+        self.response.plain()
+    }
+
+    fn passed(&mut self, n: u64) {
+        self.response.passed(n);
+    }
+
+    fn complete_at_end(&self) -> bool {
+        self.response.complete_at_end()
+    }
+
+    fn keeps(&self) -> bool {
+        self.response.keeps()
+    }
+
+    fn rewrite_redirect(&self, req: &Request, value: &[u8], prefix: usize) -> Redirected {
+        proxy_rewrite::redirect(&self.conf.own, req, value, prefix)
+    }
+
+    fn rewrite_cookie(&self, req: &Request, value: &[u8]) -> Option<Vec<u8>> {
+        proxy_rewrite::cookie(&self.conf.own, req, value)
+    }
+}

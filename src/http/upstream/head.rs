@@ -1,0 +1,238 @@
+//! The head of an upstream's response: its fields as places in the buffer, and what they mean for the exchange.
+
+use std::io;
+use std::ops::Range;
+
+use super::Fault;
+use crate::http::headers::{Headers, hash};
+use crate::http::request::Request;
+use crate::log::{Level, bytes};
+
+/// One field, by its place in the buffer.
+#[derive(Clone, Copy, Debug)]
+pub struct Field {
+    name: (u32, u32),
+    value: (u32, u32),
+    /// Hash of the name, see [`hash`].
+    pub hash: u32,
+    /// What is known of the name.
+    pub known: Known,
+    /// A repetition of a field that may come once.
+    pub ignored: bool,
+}
+
+/// Head of a response. Kept and used again.
+#[derive(Debug, Default)]
+pub struct Head {
+    /// Status code; 0 until it was read.
+    pub status: u16,
+    /// `200 OK`, within the buffer.
+    pub line: Range<usize>,
+    /// Fields in order.
+    pub fields: Vec<Field>,
+    /// Where the next line begins; at the end, where the body does.
+    pub size: usize,
+    /// `Content-Length`
+    pub length: Option<u64>,
+    /// `Transfer-Encoding: chunked`
+    pub chunked: bool,
+    /// There was no head at all: what came is body.
+    pub headless: bool,
+    /// The connection is not to be used again.
+    pub close: bool,
+}
+
+macro_rules! known {
+    ($($id:ident = $text:literal $once:literal;)*) => {
+        /// Fields the exchange knows.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[allow(missing_docs)]
+        pub enum Known { Other, $($id,)* }
+
+        impl Known {
+            /// By name and its hash.
+            pub fn of(name: &[u8], hash: u32) -> Known {
+                $(
+                    if hash == const { self::hash($text.as_bytes()) }
+                        && name.eq_ignore_ascii_case($text.as_bytes())
+                    {
+                        return Known::$id;
+                    }
+                )*
+                Known::Other
+            }
+
+            /// Repetitions are ignored, with a warning.
+            fn once(self) -> bool {
+                match self { $(Known::$id => $once,)* Known::Other => false }
+            }
+        }
+    };
+}
+
+known! {
+    Date = "Date" true;
+    Server = "Server" true;
+    ContentType = "Content-Type" true;
+    ContentLength = "Content-Length" false;
+    Connection = "Connection" false;
+    TransferEncoding = "Transfer-Encoding" false;
+    KeepAlive = "Keep-Alive" false;
+    LastModified = "Last-Modified" true;
+    ETag = "ETag" true;
+    SetCookie = "Set-Cookie" false;
+    Location = "Location" true;
+    CacheControl = "Cache-Control" false;
+    AcceptRanges = "Accept-Ranges" false;
+    Expires = "Expires" true;
+    Refresh = "Refresh" true;
+    Upgrade = "Upgrade" false;
+    Status = "Status" true;
+    ContentDisposition = "Content-Disposition" false;
+    WwwAuthenticate = "WWW-Authenticate" false;
+    AccelRedirect = "X-Accel-Redirect" true;
+    AccelExpires = "X-Accel-Expires" true;
+    AccelLimitRate = "X-Accel-Limit-Rate" true;
+    AccelBuffering = "X-Accel-Buffering" false;
+    AccelCharset = "X-Accel-Charset" false;
+}
+
+impl Field {
+    /// Name as it came.
+    pub fn name(self, buffer: &[u8]) -> &[u8] {
+        &buffer[self.name.0 as usize..self.name.1 as usize]
+    }
+
+    /// Value as it came.
+    pub fn value(self, buffer: &[u8]) -> &[u8] {
+        &buffer[self.value.0 as usize..self.value.1 as usize]
+    }
+}
+
+impl Head {
+    /// Forgets everything but the memory.
+    pub fn clear(&mut self) {
+        self.fields.clear();
+        *self = Head { fields: std::mem::take(&mut self.fields), ..Head::default() };
+    }
+
+    /// Value of the first field of that kind.
+    pub fn get<'b>(&self, known: Known, buffer: &'b [u8]) -> Option<&'b [u8]> {
+        self.fields.iter().find(|f| f.known == known && !f.ignored).map(|f| f.value(buffer))
+    }
+
+    /// Takes a field and what it means for the message. Lines about what is wrong are logged.
+    pub fn take(
+        &mut self,
+        req: &Request,
+        buffer: &[u8],
+        name: Range<usize>,
+        value: Range<usize>,
+    ) -> Result<(), Fault> {
+        let hash = hash(&buffer[name.clone()]);
+        let known = Known::of(&buffer[name.clone()], hash);
+        let mut field = Field {
+            name: (name.start as u32, name.end as u32),
+            value: (value.start as u32, value.end as u32),
+            hash,
+            known,
+            ignored: false,
+        };
+        let value = &buffer[value];
+        match known {
+            Known::Other => {}
+            Known::ContentLength => self.content_length(req, buffer, &field)?,
+            Known::TransferEncoding => self.transfer_encoding(req, buffer, &field)?,
+            Known::Connection if has_word(value, b"close") => self.close = true,
+            _ if known.once() => {
+                if let Some(previous) = self.fields.iter().find(|f| f.known == known) {
+                    duplicate(req, Level::Warn, buffer, &field, previous, ", ignored");
+                    field.ignored = true;
+                }
+            }
+            _ => {}
+        }
+        self.fields.push(field);
+        Ok(())
+    }
+
+    fn content_length(&mut self, req: &Request, buffer: &[u8], field: &Field) -> Result<(), Fault> {
+        if let Some(previous) = self.fields.iter().find(|f| f.known == Known::ContentLength) {
+            duplicate(req, Level::Error, buffer, field, previous, "");
+            return Err(Fault::InvalidHeader);
+        }
+        if self.chunked {
+            return Err(both(req));
+        }
+        let number = crate::conf::units::number(field.value(buffer));
+        self.length = number.filter(|n| i64::try_from(*n).is_ok());
+        match self.length {
+            Some(_) => Ok(()),
+            None => {
+                let (name, value) = (bytes(field.name(buffer)), bytes(field.value(buffer)));
+                req.log(
+                    Level::Error,
+                    None,
+                    format_args!("upstream sent invalid \"Content-Length\" header: \"{name}: {value}\""),
+                );
+                Err(Fault::InvalidHeader)
+            }
+        }
+    }
+
+    fn transfer_encoding(&mut self, req: &Request, buffer: &[u8], field: &Field) -> Result<(), Fault> {
+        if let Some(previous) = self.fields.iter().find(|f| f.known == Known::TransferEncoding) {
+            duplicate(req, Level::Error, buffer, field, previous, "");
+            return Err(Fault::InvalidHeader);
+        }
+        if self.length.is_some() {
+            return Err(both(req));
+        }
+        if !field.value(buffer).eq_ignore_ascii_case(b"chunked") {
+            let value = bytes(field.value(buffer));
+            req.log(
+                Level::Error,
+                None,
+                format_args!("upstream sent unknown \"Transfer-Encoding\": \"{value}\""),
+            );
+            return Err(Fault::InvalidHeader);
+        }
+        self.chunked = true;
+        Ok(())
+    }
+
+    /// All fields, for `$upstream_http_*`.
+    pub fn copy_to(&self, buffer: &[u8], to: &mut Headers) {
+        to.clear();
+        for field in self.fields.iter().filter(|f| !f.ignored) {
+            to.push_hashed(field.name(buffer), field.hash, field.value(buffer));
+        }
+    }
+}
+
+/// Both lengths in one head: one of them lies (RFC 9112, section 6.3).
+fn both(req: &Request) -> Fault {
+    req.log(
+        Level::Error,
+        None,
+        format_args!("upstream sent \"Content-Length\" and \"Transfer-Encoding\" headers at the same time"),
+    );
+    Fault::InvalidHeader
+}
+
+fn duplicate(req: &Request, level: Level, buffer: &[u8], field: &Field, previous: &Field, then: &str) {
+    let (name, value) = (bytes(field.name(buffer)), bytes(field.value(buffer)));
+    let (old_name, old) = (bytes(previous.name(buffer)), bytes(previous.value(buffer)));
+    req.log(
+        level,
+        None::<&io::Error>,
+        format_args!(
+            "upstream sent duplicate header line: \"{name}: {value}\", previous value: \"{old_name}: {old}\"{then}"
+        ),
+    );
+}
+
+/// Whether `word` occurs in `value`, in any case.
+pub fn has_word(value: &[u8], word: &[u8]) -> bool {
+    value.len() >= word.len() && value.windows(word.len()).any(|w| w.eq_ignore_ascii_case(word))
+}

@@ -1,0 +1,212 @@
+//! The exchange with an upstream: one path of connecting, retrying, timing, logging and passing on, for every
+//! protocol that modules speak to upstreams.
+//!
+//! ```text
+//! module: run(req, settings, target, protocol)
+//!   exchange  peers in turn -> connect (kept, or new, TLS) -> converse -> next peer, or
+//!   respond   fields -> Response -> send_head -> pump (bodies) or tunnel (101)
+//! ```
+//!
+//! Everything happens in the request's own task. Dropping the future at any point is safe: [`Pick`] gives its place
+//! with the peer back, the connection is closed.
+//!
+//! [`Pick`]: crate::upstream::Pick
+
+pub mod client;
+pub mod connect;
+pub mod converse;
+pub mod exchange;
+pub mod head;
+pub mod http1;
+pub mod names;
+pub mod pump;
+pub mod respond;
+pub mod send;
+pub mod settings;
+pub mod spill;
+pub mod tunnel;
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+pub use exchange::run;
+pub use head::{Field, Head, Known};
+pub use names::NameSet;
+pub use settings::{Settings, next};
+
+use super::headers::Headers;
+use super::request::Request;
+use crate::tls::Connector;
+use crate::upstream::GroupRef;
+use crate::value::Prefix;
+
+/// Where a request goes.
+pub struct Target {
+    /// The peers.
+    pub group: GroupRef,
+    /// TLS, where it is spoken.
+    pub tls: Option<Tls>,
+    /// `http://` and the like, for the log.
+    pub schema: &'static str,
+    /// Identifies the location for connections that serve only one.
+    pub location: u64,
+}
+
+/// How TLS is spoken to a peer.
+pub struct Tls {
+    /// Its settings.
+    pub connector: Arc<Connector>,
+    /// The name to send and to verify.
+    pub name: String,
+}
+
+/// What went wrong with an attempt, as far as it decides what follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// No connection, or a broken one.
+    Error,
+    /// The time was over.
+    Timeout,
+    /// Not a valid response.
+    InvalidHeader,
+    /// Nobody is left.
+    NoLive,
+    /// A status that another peer might better.
+    Status(u16),
+}
+
+/// What a look at the beginning of a response came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeadStep {
+    /// More bytes are needed.
+    More,
+    /// The head is complete; the body begins at [`Head::size`].
+    Done,
+    /// An interim response (RFC 9110, section 15.2) ends at [`Head::size`].
+    Interim,
+}
+
+/// What decoding a piece of body came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decoded {
+    /// Where in the piece its data is now, in one.
+    pub data: Range<usize>,
+    /// The body is at its end.
+    pub end: bool,
+}
+
+/// The body cannot be understood. What is wrong was logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Malformed;
+
+/// How requests are written and responses are read. One value serves one request, over all attempts.
+pub trait Protocol {
+    /// Appends the request's head, and all of a body that is made here, to `out`; returns where the URI stands in
+    /// it, for the log. The status is what to answer where it cannot be made.
+    fn create_request(&mut self, req: &mut Request, out: &mut Vec<u8>) -> Result<Range<usize>, u16>;
+
+    /// Whether the client's body follows the head.
+    fn passes_body(&self) -> bool;
+
+    /// Whether that body is sent in chunks.
+    fn sends_chunks(&self) -> bool;
+
+    /// Forgets what an earlier attempt received.
+    fn reset(&mut self);
+
+    /// Reads on in the head; `buffer` holds it from its first byte.
+    fn parse_head(&mut self, req: &Request, buffer: &[u8], head: &mut Head) -> Result<HeadStep, Fault>;
+
+    /// The body begins: decides how long it is.
+    fn begin_body(&mut self, head: &Head);
+
+    /// Takes the framing off a piece of body, in place.
+    fn decode(&mut self, req: &mut Request, piece: &mut [u8]) -> Result<Decoded, Malformed>;
+
+    /// How many bytes follow that are body as they are; none where that is unknown.
+    fn plain(&self) -> Option<u64>;
+
+    /// That many such bytes were passed on.
+    fn passed(&mut self, n: u64);
+
+    /// The upstream closed the connection: whether the body is complete.
+    fn complete_at_end(&self) -> bool;
+
+    /// The body was read to its end: whether the connection may serve another request.
+    fn keeps(&self) -> bool;
+
+    /// A new value for `Location`, or for `Refresh` from `prefix` on.
+    fn rewrite_redirect(&self, req: &Request, value: &[u8], prefix: usize) -> Redirected;
+
+    /// A new value for `Set-Cookie`.
+    fn rewrite_cookie(&self, req: &Request, value: &[u8]) -> Option<Vec<u8>>;
+}
+
+/// See [`Protocol::rewrite_redirect`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Redirected {
+    /// Redirects are not rewritten here.
+    Off,
+    /// None of the rules fits.
+    Same,
+    /// The new value.
+    To(Vec<u8>),
+}
+
+/// `$upstream_http_*` and the like.
+pub const PREFIXES: &[Prefix<Request>] = &[
+    Prefix {
+        prefix: "upstream_http_",
+        get: |r, name, out| r.upstream_headers.join_variable(name, b", ", out),
+    },
+    Prefix {
+        prefix: "upstream_trailer_",
+        get: |r, name, out| r.upstream_trailers.join_variable(name, b", ", out),
+    },
+    Prefix {
+        prefix: "upstream_cookie_",
+        get: |r, name, out| set_cookie_value(&r.upstream_headers, name, out),
+    },
+];
+
+/// The value of a cookie that an upstream sets (`$upstream_cookie_*`); the first one of that name counts.
+pub fn set_cookie_value(headers: &Headers, name: &[u8], out: &mut Vec<u8>) -> bool {
+    for value in headers.all(super::headers::SET_COOKIE) {
+        let Some((head, rest)) = value.split_at_checked(name.len()) else { continue };
+        if !head.eq_ignore_ascii_case(name) {
+            continue;
+        }
+        let rest = rest.trim_ascii_start();
+        let Some(rest) = rest.strip_prefix(b"=") else { continue };
+        let rest = rest.trim_ascii_start();
+        let end = memchr::memchr(b';', rest).unwrap_or(rest.len());
+        out.extend_from_slice(&rest[..end]);
+        return true;
+    }
+    false
+}
+
+/// The upstream's address and URI for the log.
+pub(crate) fn show_url(req: &Request, schema: &str, peer: &str, uri: &[u8]) {
+    let mut url = req.upstream_url.borrow_mut();
+    url.clear();
+    url.push_str(schema);
+    url.push_str(peer);
+    if peer.starts_with("unix:") {
+        url.push(':');
+    }
+    match std::str::from_utf8(uri) {
+        Ok(uri) => url.push_str(uri),
+        Err(_) => url.push_str(&String::from_utf8_lossy(uri)),
+    }
+}
+
+/// A reason phrase worth keeping: one that differs from what is sent anyway.
+pub(crate) fn own_status_line(status: u16, line: &[u8]) -> Option<Bytes> {
+    let usual = super::status::reason(status).is_some_and(|reason| {
+        line.len() == reason.len() + 4 && line[3] == b' ' && &line[4..] == reason.as_bytes()
+    });
+    (!usual).then(|| Bytes::copy_from_slice(line))
+}

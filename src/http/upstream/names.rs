@@ -1,0 +1,52 @@
+//! Sets of field names, asked for each field of each response and request.
+
+use crate::http::headers::hash;
+
+/// Names in any case. Most names that are not in the set are told by one bit.
+#[derive(Clone, Debug, Default)]
+pub struct NameSet {
+    bits: u64,
+    names: Vec<(u32, Box<[u8]>)>,
+}
+
+impl NameSet {
+    /// Adds a name.
+    pub fn add(&mut self, name: &[u8]) {
+        let hash = hash(name);
+        if !self.contains(hash, name) {
+            self.bits |= bit(hash);
+            self.names.push((hash, name.into()));
+        }
+    }
+
+    /// Whether `name`, whose [`hash`] is given, is in the set.
+    pub fn contains(&self, hash: u32, name: &[u8]) -> bool {
+        self.bits & bit(hash) != 0
+            && self.names.iter().any(|(h, n)| *h == hash && n.eq_ignore_ascii_case(name))
+    }
+}
+
+/// The lowest bit of a hash is always set.
+fn bit(hash: u32) -> u64 {
+    1 << ((hash >> 1) & 63)
+}
+
+impl<'a> FromIterator<&'a [u8]> for NameSet {
+    fn from_iter<I: IntoIterator<Item = &'a [u8]>>(names: I) -> Self {
+        let mut set = NameSet::default();
+        names.into_iter().for_each(|name| set.add(name));
+        set
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn case_does_not_matter() {
+        let set: NameSet = [&b"X-Accel-Expires"[..], b"Date"].into_iter().collect();
+        let has = |name: &str| set.contains(hash(name.as_bytes()), name.as_bytes());
+        assert!(has("date") && has("x-accel-expires") && !has("Dat") && !has(""));
+    }
+}

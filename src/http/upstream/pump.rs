@@ -1,0 +1,420 @@
+//! The body on its way: read from the upstream, ahead of the client as far as the settings let, and written out.
+
+use std::os::fd::AsFd;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::Interest;
+
+use super::Protocol;
+use super::converse::log_io;
+use super::exchange::Exchange;
+use super::spill::Queue;
+use crate::http::module::Verdict;
+use crate::http::output::Gone;
+use crate::http::request::Request;
+use crate::log::Level;
+use crate::net::splice::Pipe;
+use crate::net::{Buffer, Deadline, clock};
+
+/// Bodies with as much to come go through a pipe, where sockets allow.
+const SPLICE: u64 = 64 << 10;
+/// Bytes read at a time.
+const READ: usize = 16 << 10;
+/// The same, once much is known to come.
+const READ_LONG: usize = 64 << 10;
+/// Reads and writes after which others get their turn.
+const TURN: u32 = 32;
+
+/// How the upstream's side ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    Open,
+    Complete,
+    Broken,
+}
+
+/// Why the pump stopped early.
+enum Stop {
+    /// The client is gone, which was noticed by writing to it.
+    Lost,
+    /// The client closed its connection.
+    Closed,
+}
+
+impl From<Gone> for Stop {
+    fn from(_: Gone) -> Stop {
+        Stop::Lost
+    }
+}
+
+struct Pump {
+    queue: Queue,
+    pipe: Option<Pipe>,
+    source: Source,
+    /// Bytes to be held in memory.
+    room: usize,
+    /// `*_limit_rate`: bytes a second, and the seconds' beginning.
+    rate: u64,
+    since: u64,
+    pause: Option<Deadline>,
+    /// Bytes of body read.
+    read: u64,
+    /// Waits for the upstream since its last bytes.
+    waiting: bool,
+}
+
+impl<P: Protocol> Exchange<P> {
+    /// Passes the body on.
+    pub(super) async fn pump(&mut self, req: &mut Request) -> Verdict {
+        let rate = match (self.buffering, &*self.settings.limit_rate) {
+            (true, Some(template)) => {
+                crate::conf::units::size(&template.eval(req)).map_or(0, |size| size as u64)
+            }
+            _ => 0,
+        };
+        let (number, size) = *self.settings.buffers;
+        let mut pump = Pump {
+            queue: Queue::default(),
+            pipe: None,
+            source: Source::Open,
+            room: if self.buffering { number.saturating_mul(size) } else { 1 },
+            rate,
+            since: clock::now(),
+            pause: None,
+            read: 0,
+            waiting: false,
+        };
+        let first = std::mem::take(&mut self.input);
+        if !first.is_empty() || self.protocol.plain().is_none() {
+            self.take(req, &mut pump, first);
+        }
+        let done = match pump.source {
+            // The commonest of all: the whole response came at once.
+            Source::Complete => self.send_rest(req, &mut pump.queue).await.map_err(Stop::from),
+            _ => std::future::poll_fn(|cx| self.poll_pump(req, &mut pump, cx)).await,
+        };
+        match done {
+            Err(Stop::Lost) => self.lost(req),
+            Err(Stop::Closed) => self.gone(req),
+            Ok(()) if pump.source == Source::Broken => {
+                self.close(req);
+                req.keepalive = false;
+                // What is there is sent, so that the client sees where it ends.
+                let _ = req.flush_out().await;
+                Verdict::Close
+            }
+            Ok(()) => {
+                self.trailers(req);
+                match req.finish().await {
+                    Ok(()) => Verdict::Done,
+                    Err(_) => self.lost(req),
+                }
+            }
+        }
+    }
+
+    async fn send_rest(&mut self, req: &mut Request, queue: &mut Queue) -> Result<(), Gone> {
+        loop {
+            let bytes = queue.front().map_err(|_| Gone)?;
+            if bytes.is_empty() {
+                return Ok(());
+            }
+            req.send(bytes).await?;
+            let n = bytes.len();
+            queue.consume(n);
+        }
+    }
+
+    fn trailers(&self, req: &mut Request) {
+        if *self.settings.pass_trailers {
+            let hidden = &**self.settings.hidden;
+            for (name, value) in req.upstream_trailers.iter() {
+                if !hidden.contains(crate::http::headers::hash(name), name) {
+                    req.response.trailers.push(name, value);
+                }
+            }
+        }
+    }
+
+    /// Takes a piece that came into the queue, without its framing.
+    fn take(&mut self, req: &mut Request, pump: &mut Pump, mut piece: Buffer) {
+        let len = piece.len() as u64;
+        pump.read += len;
+        if let Some(state) = req.upstream_states.last_mut() {
+            state.response_length = pump.read;
+        }
+        match self.protocol.decode(req, piece.bytes_mut()) {
+            Ok(decoded) => {
+                piece.truncate(decoded.data.end);
+                piece.consume(decoded.data.start);
+                pump.queue.push(piece);
+                if decoded.end {
+                    self.end(req, pump, Source::Complete);
+                }
+            }
+            Err(_) => self.end(req, pump, Source::Broken),
+        }
+    }
+
+    /// Nothing more is read: the connection goes to others, or away.
+    fn end(&mut self, req: &mut Request, pump: &mut Pump, how: Source) {
+        pump.source = how;
+        if how == Source::Complete && self.protocol.keeps() && !self.head.close {
+            self.keep(req);
+        } else {
+            self.close(req);
+        }
+    }
+
+    fn poll_pump(
+        &mut self,
+        req: &mut Request,
+        pump: &mut Pump,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Stop>> {
+        for _ in 0..TURN {
+            let written = self.poll_write(req, pump, cx)?;
+            if written.is_ready() && pump.source != Source::Open {
+                return Poll::Ready(Ok(()));
+            }
+            if pump.source != Source::Open || self.poll_source(req, pump, cx).is_pending() {
+                return self.poll_idle(req, pump, cx, written.is_ready());
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Nothing can be done now. What is held back for the client goes out, if it is time.
+    fn poll_idle(
+        &mut self,
+        req: &mut Request,
+        pump: &mut Pump,
+        cx: &mut Context<'_>,
+        written: bool,
+    ) -> Poll<Result<(), Stop>> {
+        if written {
+            let held = req.held();
+            if held > 0 && (!self.buffering || held >= *req.conf.core.postpone_output) {
+                if let Poll::Ready(Err(gone)) = req.poll_flush_out(cx) {
+                    return Poll::Ready(Err(gone.into()));
+                }
+            }
+        }
+        if pump.source == Source::Open && self.watch.poll_gone(req, cx, true).is_ready() {
+            return Poll::Ready(Err(Stop::Closed));
+        }
+        Poll::Pending
+    }
+
+    /// Writes what waits; ready once nothing does.
+    fn poll_write(
+        &mut self,
+        req: &mut Request,
+        pump: &mut Pump,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Gone>> {
+        if let Some(pipe) = &mut pump.pipe {
+            ready!(poll_drain(req, pipe, cx))?;
+        }
+        loop {
+            let bytes = match pump.queue.front() {
+                Ok([]) => break,
+                Ok(bytes) => bytes,
+                Err(e) => {
+                    req.log(Level::Crit, Some(&e), format_args!("pread() failed"));
+                    return Poll::Ready(Err(Gone));
+                }
+            };
+            let n = ready!(req.poll_send(cx, bytes))?;
+            pump.queue.consume(n);
+        }
+        if !self.buffering && req.held() > 0 {
+            return req.poll_flush_out(cx);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads from the upstream; pending where nothing comes, or there is no room.
+    fn poll_source(&mut self, req: &mut Request, pump: &mut Pump, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.make_room(req, pump) {
+            if pump.waiting {
+                pump.waiting = false;
+                self.deadline.clear();
+            }
+            return if pump.source == Source::Open { Poll::Pending } else { Poll::Ready(()) };
+        }
+        ready!(poll_rate(pump, cx));
+        let read = match self.poll_splice(req, pump, cx) {
+            Some(read) => read,
+            None => self.poll_copy(req, pump, cx),
+        };
+        match read {
+            Poll::Ready(()) => {
+                pump.waiting = false;
+                Poll::Ready(())
+            }
+            Poll::Pending => self.poll_late(req, pump, cx),
+        }
+    }
+
+    /// Whether more may be read; what waits may go to a file for that.
+    fn make_room(&mut self, req: &mut Request, pump: &mut Pump) -> bool {
+        if !self.buffering {
+            return pump.queue.is_empty() && req.held() == 0 && pump.pipe.as_ref().is_none_or(Pipe::is_empty);
+        }
+        if pump.queue.held() < pump.room || pump.queue.len() < 2 {
+            return true;
+        }
+        if pump.queue.spilled() >= *self.settings.max_temp_file_size as u64 {
+            return false;
+        }
+        if pump.queue.spill(req, &self.settings.temp_path).is_err() {
+            self.end(req, pump, Source::Broken);
+            return false;
+        }
+        true
+    }
+
+    /// The upstream is silent: for too long?
+    fn poll_late(&mut self, req: &mut Request, pump: &mut Pump, cx: &mut Context<'_>) -> Poll<()> {
+        if !pump.waiting {
+            pump.waiting = true;
+            self.deadline.set(*self.settings.read_timeout);
+        }
+        ready!(self.deadline.poll_expired(cx));
+        req.action.set("reading upstream");
+        let reason = std::io::Error::from_raw_os_error(libc::ETIMEDOUT);
+        req.log(Level::Error, Some(&reason), format_args!("upstream timed out"));
+        self.end(req, pump, Source::Broken);
+        Poll::Ready(())
+    }
+
+    fn poll_copy(&mut self, req: &mut Request, pump: &mut Pump, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(link) = &self.link else {
+            pump.source = Source::Broken;
+            return Poll::Ready(());
+        };
+        let long = pump.read > READ as u64 && self.buffering;
+        let mut size = if long { READ_LONG.min(pump.room.max(READ)) } else { READ };
+        if pump.rate > 0 {
+            size = size.min(usize::try_from(allowed(pump)).unwrap_or(size)).max(1);
+        }
+        let mut piece = Buffer::with_capacity(size);
+        let room = piece.spare();
+        let room = if pump.rate > 0 { &mut room[..size] } else { room };
+        let n = match ready!(link.io().poll_read(cx, room)) {
+            Ok(n) => n,
+            Err(e) => {
+                req.action.set("reading upstream");
+                log_io(req, &e, "readv()", "SSL_read()");
+                self.end(req, pump, Source::Broken);
+                return Poll::Ready(());
+            }
+        };
+        if n == 0 {
+            let complete = self.protocol.complete_at_end();
+            if !complete {
+                req.action.set("reading upstream");
+                req.log(Level::Error, None, format_args!("upstream prematurely closed connection"));
+            }
+            self.head.close = true;
+            self.end(req, pump, if complete { Source::Complete } else { Source::Broken });
+            return Poll::Ready(());
+        }
+        piece.filled(n);
+        if let Some(state) = req.upstream_states.last_mut() {
+            state.bytes_received += n as u64;
+        }
+        self.take(req, pump, piece);
+        Poll::Ready(())
+    }
+
+    /// Moves bytes through a pipe, where that can be done and pays; none where they must be copied.
+    fn poll_splice(&mut self, req: &mut Request, pump: &mut Pump, cx: &mut Context<'_>) -> Option<Poll<()>> {
+        let plain = self.protocol.plain().filter(|plain| *plain > 0)?;
+        let used = pump.pipe.as_ref();
+        if !pump.queue.is_empty() || used.is_some_and(|p| !p.is_empty()) || pump.rate > 0 {
+            return None;
+        }
+        if used.is_none() && plain < SPLICE {
+            return None;
+        }
+        let from = self.link.as_ref()?.io().plain()?;
+        if req.held() > 0 && req.conn.io.plain().is_some() && !req.has_body_filters() {
+            // The head goes first. Should the client not take it now, bytes are copied behind it.
+            let _ = req.poll_flush_out(cx);
+        }
+        req.splice_target()?;
+        if pump.pipe.is_none() {
+            pump.pipe = Some(Pipe::take()?);
+        }
+        let pipe = pump.pipe.as_mut()?;
+        let most = usize::try_from(plain).unwrap_or(usize::MAX);
+        let n = loop {
+            match from.try_io(Interest::READABLE, || pipe.fill_some(from.as_fd(), most)) {
+                Ok(0) => {
+                    pump.pipe = None;
+                    return None;
+                }
+                Ok(n) => break n as u64,
+                Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => match from.poll_read_ready(cx) {
+                    Poll::Ready(Ok(())) => {}
+                    _ => return Some(Poll::Pending),
+                },
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+                // The ordinary way tells what is wrong.
+                Err(_) => return None,
+            }
+        };
+        self.protocol.passed(n);
+        pump.read += n;
+        if let Some(state) = req.upstream_states.last_mut() {
+            state.bytes_received += n;
+            state.response_length = pump.read;
+        }
+        if n == plain {
+            self.end(req, pump, Source::Complete);
+        }
+        Some(Poll::Ready(()))
+    }
+}
+
+/// Bytes that `*_limit_rate` lets be read now; 0 where it is time to pause.
+fn allowed(pump: &Pump) -> u64 {
+    let seconds = clock::now().saturating_sub(pump.since) / 1000 + 1;
+    pump.rate.saturating_mul(seconds).saturating_sub(pump.read)
+}
+
+fn poll_rate(pump: &mut Pump, cx: &mut Context<'_>) -> Poll<()> {
+    if pump.rate == 0 || allowed(pump) > 0 {
+        return Poll::Ready(());
+    }
+    let over = pump.read
+        - pump.rate * (clock::now().saturating_sub(pump.since) / 1000 + 1).min(pump.read / pump.rate);
+    let pause = pump.pause.get_or_insert_with(Deadline::never);
+    pause.set(over * 1000 / pump.rate + 1);
+    ready!(pause.poll_expired(cx));
+    Poll::Ready(())
+}
+
+/// Empties the pipe into the client's socket.
+fn poll_drain(req: &mut Request, pipe: &mut Pipe, cx: &mut Context<'_>) -> Poll<Result<(), Gone>> {
+    while !pipe.is_empty() {
+        let Some(to) = req.conn.io.plain() else { return Poll::Ready(Err(Gone)) };
+        match to.try_io(Interest::WRITABLE, || pipe.drain(to.as_fd())) {
+            Ok(n) => req.spliced(n),
+            Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {
+                if to.poll_write_ready(cx).is_pending() {
+                    return req.poll_send_timeout(cx).map(Err);
+                }
+            }
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(e) => {
+                req.log(Level::Info, Some(&e), format_args!("splice() failed"));
+                return Poll::Ready(Err(Gone));
+            }
+        }
+    }
+    Poll::Ready(Ok(()))
+}

@@ -1,0 +1,185 @@
+//! Sending a request: its head, then its body from memory, from a file, or from the client as it comes.
+
+use std::io::{self, IoSlice};
+use std::os::unix::fs::FileExt;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+
+use super::Protocol;
+use super::connect::Link;
+use super::exchange::{Fail, is_idempotent};
+use crate::http::module::Verdict;
+use crate::http::request::Request;
+use crate::net::Buffer;
+
+/// Bytes of a file read at a time.
+const PIECE: usize = 64 << 10;
+
+/// How far a request was sent.
+#[derive(Default)]
+pub struct Sending {
+    begun: bool,
+    head_sent: usize,
+    /// Whether a body follows.
+    body: bool,
+    /// The body comes from the client while it is sent: it cannot be sent again.
+    pub streamed: bool,
+    /// Repeating the request does no harm.
+    pub idempotent: bool,
+    chunks: bool,
+    /// Parts of the memory that were taken.
+    part: usize,
+    file_sent: u64,
+    /// What was taken off the source and not sent yet.
+    pending: Bytes,
+    buffer: Buffer,
+    last_chunk: bool,
+    /// Waits for the client.
+    pub starved: bool,
+}
+
+enum Source {
+    Piece(Bytes),
+    Wait,
+    End,
+}
+
+impl Sending {
+    /// A request of which nothing was sent.
+    pub fn new(req: &Request, protocol: &impl Protocol) -> Sending {
+        Sending {
+            body: protocol.passes_body(),
+            streamed: protocol.passes_body() && !req.body.complete,
+            idempotent: is_idempotent(req.method),
+            chunks: protocol.sends_chunks(),
+            ..Sending::default()
+        }
+    }
+
+    /// Whether anything was given to the socket.
+    pub fn begun(&self) -> bool {
+        self.begun
+    }
+
+    /// Sends what can be sent; ready once all of the request is on its way.
+    pub fn poll(
+        &mut self,
+        req: &mut Request,
+        link: &mut Link,
+        head: &[u8],
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Fail>> {
+        self.begun = true;
+        self.starved = false;
+        loop {
+            if self.pending.is_empty() && self.buffer.is_empty() {
+                match self.next(req, cx) {
+                    Ok(Source::Piece(piece)) => self.pending = piece,
+                    Ok(Source::Wait) if self.head_sent < head.len() => {}
+                    Ok(Source::Wait) => {
+                        self.starved = true;
+                        return match link.io().poll_flush(cx) {
+                            Poll::Ready(Err(e)) => Poll::Ready(Err(failed(req, &e))),
+                            _ => Poll::Pending,
+                        };
+                    }
+                    Ok(Source::End) if self.head_sent == head.len() => {
+                        return link.io().poll_flush(cx).map_err(|e| failed(req, &e));
+                    }
+                    Ok(Source::End) => {}
+                    Err(fail) => return Poll::Ready(Err(fail)),
+                }
+            }
+            if let Err(e) = ready!(self.write(link, head, cx)) {
+                return Poll::Ready(Err(failed(req, &e)));
+            }
+        }
+    }
+
+    /// Writes head and what is pending in one call.
+    fn write(&mut self, link: &mut Link, head: &[u8], cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let rest = &head[self.head_sent..];
+        let body: &[u8] = if self.pending.is_empty() { self.buffer.bytes() } else { &self.pending };
+        let n = match (rest.is_empty(), body.is_empty()) {
+            (_, true) => ready!(link.io().poll_write(cx, rest))?,
+            (true, false) => ready!(link.io().poll_write(cx, body))?,
+            (false, false) => {
+                ready!(link.io().poll_write_vectored(cx, &[IoSlice::new(rest), IoSlice::new(body)]))?
+            }
+        };
+        if n == 0 {
+            return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+        }
+        link.sent += n as u64;
+        let of_head = n.min(rest.len());
+        self.head_sent += of_head;
+        let of_body = n - of_head;
+        if self.pending.is_empty() {
+            self.buffer.consume(of_body);
+        } else {
+            let _ = self.pending.split_to(of_body);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// The next piece of body, framed.
+    fn next(&mut self, req: &mut Request, cx: &mut Context<'_>) -> Result<Source, Fail> {
+        if !self.body {
+            return Ok(Source::End);
+        }
+        while let Some(part) = req.body.memory.get(self.part) {
+            self.part += 1;
+            if !part.is_empty() {
+                return Ok(Source::Piece(self.framed(part.clone())));
+            }
+        }
+        if self.streamed && !req.body.complete {
+            match req.poll_body_piece(cx) {
+                Poll::Pending => return Ok(Source::Wait),
+                Poll::Ready(Ok(Some(piece))) => return Ok(Source::Piece(self.framed(piece))),
+                Poll::Ready(Ok(None)) => {}
+                Poll::Ready(Err(verdict)) => return Err(Fail::Body(verdict)),
+            }
+        }
+        if let Some(file) = &req.body.file {
+            if self.buffer.capacity() == 0 {
+                self.buffer = Buffer::with_capacity(PIECE);
+            }
+            match file.file.read_at(self.buffer.spare(), self.file_sent) {
+                Ok(0) => {}
+                Ok(n) => {
+                    self.buffer.filled(n);
+                    self.file_sent += n as u64;
+                    return Ok(Source::Piece(Bytes::new()));
+                }
+                Err(e) => {
+                    let path = file.path.display();
+                    req.log(crate::log::Level::Crit, Some(&e), format_args!("pread() \"{path}\" failed"));
+                    return Err(Fail::Body(Verdict::Status(500)));
+                }
+            }
+        }
+        if self.chunks && !std::mem::replace(&mut self.last_chunk, true) {
+            return Ok(Source::Piece(Bytes::from_static(b"0\r\n\r\n")));
+        }
+        self.buffer.release();
+        Ok(Source::End)
+    }
+
+    fn framed(&self, piece: Bytes) -> Bytes {
+        if !self.chunks {
+            return piece;
+        }
+        let mut framed = Vec::with_capacity(piece.len() + 20);
+        framed.extend_from_slice(format!("{:x}\r\n", piece.len()).as_bytes());
+        framed.extend_from_slice(&piece);
+        framed.extend_from_slice(b"\r\n");
+        framed.into()
+    }
+}
+
+fn failed(req: &Request, e: &io::Error) -> Fail {
+    super::converse::log_io(req, e, "writev()", "SSL_write()");
+    Fail::Next(super::Fault::Error)
+}

@@ -6,6 +6,7 @@ pub mod auth_basic;
 pub mod autoindex;
 pub mod browser;
 pub mod charset;
+pub mod copy;
 pub mod core;
 pub mod empty_gif;
 pub mod geo;
@@ -58,6 +59,7 @@ crate::http_modules! {
     v2: v2::V2,
     v3: v3::V3,
     tuning: tuning::Tuning,
+    copy: copy::Copy,
     map: map::Map,
     geo: geo::Geo,
     split_clients: split_clients::SplitClients,
@@ -72,12 +74,12 @@ crate::http_modules! {
     upstream_keepalive: upstream::Keepalive,
     upstream_zone: upstream::Zone,
     upstream_sticky: upstream::Sticky,
+    proxy: proxy::Proxy,
     referer: referer::Referer,
     secure_link: secure_link::SecureLink,
     limit_req: limit_req::LimitReq,
     limit_conn: limit_conn::LimitConn,
     access: access::Access,
-    proxy: proxy::Proxy,
     auth_basic: auth_basic::AuthBasic,
     stub_status: stub_status::StubStatus,
     browser: browser::Browser,

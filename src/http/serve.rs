@@ -78,7 +78,11 @@ async fn wait(conn: &Rc<Connection>, http: &'static Http, first: bool) -> bool {
             crate::log::error(&conn.error_log(), Level::Info, Some(conn.number), text);
             false
         }
-        Some(Ok(n)) => n > 0,
+        Some(Ok(0)) => {
+            conn.log(Level::Info, None, "waiting for request", format_args!("client closed connection"));
+            false
+        }
+        Some(Ok(_)) => true,
         Some(Err(e)) => {
             let action = if first { "waiting for request" } else { "keepalive" };
             conn.log(Level::Info, Some(&e), action, format_args!("recv() failed"));
@@ -543,6 +547,7 @@ pub async fn plain_on_tls(conn: Rc<Connection>, http: &'static Http) {
         let mut req = Box::new(Request::new(conn.clone(), http));
         conn.requests.set(1);
         let _ = Box::pin(read_head(&mut req)).await;
+        req.action.set("reading client request headers");
         req.log(Level::Info, None, format_args!("client sent plain HTTP request to HTTPS port"));
         req.keepalive = false;
         Box::pin(phases::refuse(&mut req, 497)).await;
@@ -654,7 +659,7 @@ impl Request {
 
     /// The request is over: its log line.
     pub fn end(&mut self) {
-        self.action.set("");
+        self.action.set("logging request");
         if self.response.status == 0 && self.err_status != 0 {
             self.response.status = self.err_status;
         }

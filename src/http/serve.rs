@@ -647,6 +647,7 @@ impl Request {
             upstream_trailers: Headers::new(),
             response: Default::default(),
             out: Output::http1(),
+            userid: Default::default(),
             contexts: Vec::new(),
             parent: None,
             conn,

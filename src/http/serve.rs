@@ -549,6 +549,7 @@ pub async fn plain_on_tls(conn: Rc<Connection>, http: &'static Http) {
         let _ = Box::pin(read_head(&mut req)).await;
         req.action.set("reading client request headers");
         req.log(Level::Info, None, format_args!("client sent plain HTTP request to HTTPS port"));
+        req.action.set("");
         req.keepalive = false;
         Box::pin(phases::refuse(&mut req, 497)).await;
         req.end();

@@ -12,6 +12,9 @@ mod io;
 mod stream;
 mod watch;
 
+#[cfg(test)]
+mod tests;
+
 use std::cell::Cell;
 use std::rc::Rc;
 use std::task::{Poll, ready};

@@ -460,6 +460,6 @@ mod tests {
         assert!(at("href=\"b/\"") < at("href=\"a.txt\"") && at("a.txt") < at("href=\"c%20d\""));
         assert!(!text.contains("hidden"));
         assert_eq!(site.get("/none/").status, 404);
-        assert!(site.log().contains("/html/none\" failed (2: No such file or directory)"));
+        assert!(site.log().contains("/html/none/index.html\" is not found (2: No such file or directory)"));
     }
 }

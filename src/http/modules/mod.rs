@@ -6,6 +6,7 @@ pub mod auth_basic;
 pub mod autoindex;
 pub mod browser;
 pub mod charset;
+pub mod copy;
 pub mod core;
 pub mod empty_gif;
 pub mod geo;
@@ -58,6 +59,7 @@ crate::http_modules! {
     v2: v2::V2,
     v3: v3::V3,
     tuning: tuning::Tuning,
+    copy: copy::Copy,
     map: map::Map,
     geo: geo::Geo,
     split_clients: split_clients::SplitClients,

@@ -2,6 +2,7 @@
 
 pub mod access;
 pub mod auth_basic;
+pub mod auth_request;
 pub mod core;
 pub mod empty_gif;
 pub mod geo;
@@ -67,6 +68,7 @@ crate::http_modules! {
     limit_conn: limit_conn::LimitConn,
     access: access::Access,
     auth_basic: auth_basic::AuthBasic,
+    auth_request: auth_request::AuthRequest,
     try_files: try_files::TryFiles,
     stub_status: stub_status::StubStatus,
     empty_gif: empty_gif::EmptyGif,

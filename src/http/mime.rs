@@ -52,7 +52,7 @@ impl Types {
             let value = Bytes::copy_from_slice(d.name());
             for extension in d.args() {
                 let old = self.0.insert(extension.to_ascii_lowercase().into(), value.clone());
-                if let Some(old) = old.filter(|old| *old != value) {
+                if let Some(old) = old {
                     messages.push((
                         Level::Warn,
                         format!(

@@ -5,6 +5,7 @@ pub mod basic;
 pub mod body;
 pub mod body_reader;
 pub mod certificates;
+pub mod charset_map;
 pub mod chunked;
 pub mod conf;
 pub mod connection;

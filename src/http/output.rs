@@ -251,6 +251,11 @@ impl Request {
         if self.response.sent {
             return Ok(());
         }
+        if self.err_status != 0 {
+            // An error page is answered with the status it stands for, or the one it was told.
+            self.response.status = self.err_status;
+            self.response.status_line = None;
+        }
         for filter in &self.conf.handlers.header_filters {
             if let Some(status) = filter(self) {
                 self.out.forget_filters();

@@ -163,6 +163,8 @@ pub struct Request {
     pub response: Response,
     /// Where it goes.
     pub out: Output,
+    /// The cookie that `userid` made.
+    pub userid: super::modules::userid::State,
     /// Values that modules keep for a request; see [`Request::context`].
     pub contexts: Vec<Box<dyn std::any::Any>>,
     /// Counts it among the requests that are read, then among those that are answered.

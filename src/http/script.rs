@@ -400,6 +400,7 @@ fn is_file(req: &Request, path: &[u8], kind: FileKind) -> bool {
 }
 
 fn answer(req: &mut Request, status: u16, text: &Template) -> Flow {
+    req.response.status = status;
     if status >= 400 && text.as_constant().is_some_and(<[u8]>::is_empty) {
         return Flow::End(match status {
             444 | 499 | 408 => {

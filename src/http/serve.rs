@@ -654,6 +654,7 @@ impl Request {
             upstream_trailers: Headers::new(),
             response: Default::default(),
             out: Output::http1(),
+            userid: Default::default(),
             contexts: Vec::new(),
             counted: None,
             parent: None,

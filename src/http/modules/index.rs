@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use crate::conf::build::Commands;
 use crate::conf::{Build, Conf, Fault, Outcome};
+use crate::http::conf::Loc;
 use crate::http::file;
 use crate::http::method::Method;
 use crate::http::module::{Handlers, Module, Verdict, Wait};
@@ -40,7 +41,7 @@ impl Module for Index {
     type Loc = LocConf;
     const COMMANDS: Commands = Commands { module: "ngx_http_index", setters: &[("index", directive)] };
 
-    fn handlers(_: &crate::http::conf::Loc, to: &mut Handlers) {
+    fn handlers(_: &Loc, to: &mut Handlers) {
         to.content.push(|req| Box::pin(std::future::ready(handle(req))) as Wait<'_, Verdict>);
     }
 }

@@ -85,6 +85,7 @@ impl<P: Protocol> Exchange<P> {
             waiting: false,
         };
         let first = std::mem::take(&mut self.input);
+        req.action.set("reading upstream");
         if !first.is_empty() || self.protocol.plain().is_none() {
             self.take(req, &mut pump, first);
         }
@@ -283,7 +284,6 @@ impl<P: Protocol> Exchange<P> {
             self.deadline.set(*self.settings.read_timeout);
         }
         ready!(self.deadline.poll_expired(cx));
-        req.action.set("reading upstream");
         let reason = std::io::Error::from_raw_os_error(libc::ETIMEDOUT);
         req.log(Level::Error, Some(&reason), format_args!("upstream timed out"));
         self.end(req, pump, Source::Broken);
@@ -306,7 +306,6 @@ impl<P: Protocol> Exchange<P> {
         let n = match ready!(link.io().poll_read(cx, room)) {
             Ok(n) => n,
             Err(e) => {
-                req.action.set("reading upstream");
                 log_io(req, &e, "readv()", "SSL_read()");
                 self.end(req, pump, Source::Broken);
                 return Poll::Ready(());
@@ -315,7 +314,6 @@ impl<P: Protocol> Exchange<P> {
         if n == 0 {
             let complete = self.protocol.complete_at_end();
             if !complete {
-                req.action.set("reading upstream");
                 req.log(Level::Error, None, format_args!("upstream prematurely closed connection"));
             }
             self.head.close = true;

@@ -309,7 +309,7 @@ pub fn create_temp(folder: &Path, named: bool) -> Result<TempFile, (PathBuf, io:
     loop {
         let path = folder.join(format!("{:010}", NUMBER.fetch_add(1, Ordering::Relaxed) + 1));
         match OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path) {
-            Ok(mut file) => {
+            Ok(file) => {
                 if !named {
                     let _ = fs::remove_file(&path);
                 }

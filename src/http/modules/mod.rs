@@ -3,6 +3,7 @@
 pub mod access;
 pub mod addition;
 pub mod auth_basic;
+pub mod auth_request;
 pub mod autoindex;
 pub mod browser;
 pub mod charset;
@@ -81,6 +82,7 @@ crate::http_modules! {
     limit_conn: limit_conn::LimitConn,
     access: access::Access,
     auth_basic: auth_basic::AuthBasic,
+    auth_request: auth_request::AuthRequest,
     stub_status: stub_status::StubStatus,
     browser: browser::Browser,
     gzip_core: gzip_core::GzipCore,

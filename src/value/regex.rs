@@ -90,7 +90,10 @@ impl Regex {
 }
 
 fn escape_bytes(pattern: &[u8]) -> String {
-    pattern.iter().map(|&b| if b.is_ascii() { char::from(b).to_string() } else { format!("\\x{b:02x}") }).collect()
+    pattern
+        .iter()
+        .map(|&b| if b.is_ascii() { char::from(b).to_string() } else { format!("\\x{b:02x}") })
+        .collect()
 }
 
 fn compile_error(pattern: &str, error: &pcre2::Error) -> String {

@@ -31,6 +31,8 @@ pub struct RequestBody {
     pub continue_left: &'static [u8],
     /// Bytes of body read so far, framing counted.
     pub wire: u64,
+    /// Of those, bytes of the last read: a malformed chunk among them makes none of them count.
+    pub unsettled: u64,
     /// The clock runs for the next piece.
     pub waiting: bool,
     /// HTTP/2: where its frames come from.
@@ -57,6 +59,7 @@ impl RequestBody {
     pub(super) fn count(&mut self, bytes: usize) {
         if !self.discard {
             self.wire += bytes as u64;
+            self.unsettled += bytes as u64;
         }
     }
 }

@@ -72,21 +72,22 @@ pub fn poll_piece(req: &mut Request, cx: &mut Context<'_>) -> Poll<Result<Option
     let piece =
         if req.body.frames.is_some() { ready!(poll_frame(req, cx)) } else { ready!(poll_http1(req, cx)) };
     if let Ok(Some(piece)) = &piece {
+        check_size(req, piece.len() as u64)?;
         req.body.length += piece.len() as u64;
-        if let Err(status) = check_size(req) {
-            return Poll::Ready(Err(status));
-        }
     }
     Poll::Ready(piece)
 }
 
-fn check_size(req: &Request) -> Result<(), Verdict> {
+/// Refuses a chunk that would make the body larger than it may be, as soon as its size is known.
+fn check_size(req: &Request, piece: u64) -> Result<(), Verdict> {
     let most = *req.conf.core.client_max_body_size;
-    if most > 0 && req.body.length > most && !req.body.discard && req.body_length == BodyLength::Chunked {
+    let chunk = piece + req.body.chunked.wanted();
+    let sum = req.body.length.saturating_add(chunk);
+    if most > 0 && sum > most && !req.body.discard && req.body_length == BodyLength::Chunked {
         req.log(
             Level::Error,
             None,
-            format_args!("client intended to send too large chunked body: {} bytes", req.body.length),
+            format_args!("client intended to send too large chunked body: {}+{chunk} bytes", req.body.length),
         );
         return Err(Verdict::Status(413));
     }
@@ -107,7 +108,10 @@ fn poll_start(req: &mut Request, cx: &mut Context<'_>) -> Poll<Result<(), Verdic
     }
     while !req.body.continue_left.is_empty() {
         match ready!(req.conn.io.poll_write(cx, req.body.continue_left)) {
-            Ok(n) if n > 0 => req.body.continue_left = &req.body.continue_left[n..],
+            Ok(n) if n > 0 => {
+                req.body.continue_left = &req.body.continue_left[n..];
+                req.out.count(n);
+            }
             _ => return Poll::Ready(Err(Verdict::Close)),
         }
     }
@@ -163,7 +167,7 @@ fn poll_http1(req: &mut Request, cx: &mut Context<'_>) -> Poll<Result<Option<Byt
             Poll::Ready(Ok(n)) => n,
             Poll::Ready(Err(e)) => {
                 req.log(Level::Info, Some(&e), format_args!("recv() failed"));
-                return Poll::Ready(Err(Verdict::Close));
+                return Poll::Ready(Err(gone(req)));
             }
         };
         if n == 0 && req.body.discard {
@@ -171,11 +175,19 @@ fn poll_http1(req: &mut Request, cx: &mut Context<'_>) -> Poll<Result<Option<Byt
         }
         if n == 0 {
             req.log(Level::Info, None, format_args!("client prematurely closed connection"));
-            return Poll::Ready(Err(Verdict::Close));
+            return Poll::Ready(Err(gone(req)));
         }
         deadline(req).clear();
         req.body.waiting = false;
     }
+}
+
+/// The client is gone in the middle of its body: no answer, but a 400 in the access log.
+fn gone(req: &mut Request) -> Verdict {
+    if req.response.status == 0 {
+        req.response.status = 400;
+    }
+    Verdict::Close
 }
 
 enum Decoded {
@@ -221,7 +233,10 @@ fn decode(req: &mut Request) -> Result<Decoded, Verdict> {
         }
         Err(_) => {
             drop(buffer);
-            req.log(Level::Info, None, format_args!("client sent invalid chunked body"));
+            req.body.wire -= std::mem::take(&mut req.body.unsettled);
+            if !req.body.discard {
+                req.log(Level::Error, None, format_args!("client sent invalid chunked body"));
+            }
             Err(Verdict::Status(400))
         }
     }
@@ -236,6 +251,8 @@ fn poll_fill(req: &mut Request, cx: &mut Context<'_>) -> Poll<io::Result<usize>>
     }
     let n = ready!(req.conn.io.poll_read(cx, buffer.spare()))?;
     buffer.filled(n);
+    drop(buffer);
+    req.body.unsettled = 0;
     Poll::Ready(Ok(n))
 }
 
@@ -250,8 +267,6 @@ fn poll_timeout(req: &mut Request, cx: &mut Context<'_>) -> Poll<Result<Option<B
     }
     ready!(deadline(req).poll_expired(cx));
     deadline(req).clear();
-    let reason = io::Error::from_raw_os_error(libc::ETIMEDOUT);
-    req.log(Level::Info, Some(&reason), format_args!("client timed out"));
     Poll::Ready(Err(Verdict::Status(408)))
 }
 
@@ -260,7 +275,7 @@ fn open_file(req: &mut Request) -> Result<(), Verdict> {
     match create_temp(&req.conf.core.client_body_temp_path, keep != BodyInFile::Off) {
         Ok(mut file) => {
             req.log(
-                Level::Warn,
+                if keep == BodyInFile::Off { Level::Warn } else { Level::Notice },
                 None,
                 format_args!("a client request body is buffered to a temporary file {}", file.path.display()),
             );

@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
-use super::headers::ETAG;
+use super::headers::{ETAG, Name};
 use super::module::Verdict;
 use super::output::Gone;
 use super::request::Request;
@@ -68,6 +68,16 @@ pub fn status_of(error: &io::Error) -> (u16, Level) {
 impl Request {
     /// Answers with a file: length, time, entity tag, type, and the file as body.
     pub async fn respond_file(&mut self, file: &File, data: &Metadata) -> Verdict {
+        self.respond_file_with(file, data, None).await
+    }
+
+    /// The same, with another field behind the entity tag.
+    pub async fn respond_file_with(
+        &mut self,
+        file: &File,
+        data: &Metadata,
+        field: Option<(Name, &[u8])>,
+    ) -> Verdict {
         self.body.discard = true;
         self.action.set("sending response to client");
         let (size, time) = (data.len(), data.mtime());
@@ -78,6 +88,9 @@ impl Request {
             self.response.headers.add(ETAG, format!("\"{time:x}-{size:x}\"").as_bytes());
         }
         self.set_content_type();
+        if let Some((name, value)) = field {
+            self.response.headers.add(name, value);
+        }
         self.response.allow_ranges = true;
         match self.send_whole(file, size).await {
             Ok(()) => Verdict::Done,

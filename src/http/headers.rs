@@ -52,6 +52,7 @@ macro_rules! names {
 }
 
 names! {
+    ACCEPT_ENCODING = "Accept-Encoding";
     ACCEPT_RANGES = "Accept-Ranges";
     AUTHORIZATION = "Authorization";
     CACHE_CONTROL = "Cache-Control";

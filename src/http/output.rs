@@ -97,6 +97,13 @@ impl Output {
         }
     }
 
+    /// `n` bytes went to the client before the head (`100 Continue`).
+    pub(super) fn count(&mut self, n: usize) {
+        if let Kind::Http1(writer) = &mut self.kind {
+            writer.sent += n as u64;
+        }
+    }
+
     /// Bytes of the head.
     pub fn head_size(&self) -> u64 {
         match &self.kind {
@@ -250,6 +257,11 @@ impl Request {
     pub async fn send_head(&mut self) -> Result<(), Gone> {
         if self.response.sent {
             return Ok(());
+        }
+        if self.err_status != 0 {
+            // An error page is answered with the status it stands for, or the one it was told.
+            self.response.status = self.err_status;
+            self.response.status_line = None;
         }
         for filter in &self.conf.handlers.header_filters {
             if let Some(status) = filter(self) {

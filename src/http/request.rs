@@ -14,6 +14,7 @@ use super::method::Method;
 use super::output::Output;
 use super::response::Response;
 use super::{Http, Server};
+use crate::process::Counted;
 use crate::upstream::UpstreamState;
 use crate::value::{Context, Scope, Variables};
 
@@ -162,8 +163,12 @@ pub struct Request {
     pub response: Response,
     /// Where it goes.
     pub out: Output,
+    /// The cookie that `userid` made.
+    pub userid: super::modules::userid::State,
     /// Values that modules keep for a request; see [`Request::context`].
     pub contexts: Vec<Box<dyn std::any::Any>>,
+    /// Counts it among the requests that are read, then among those that are answered.
+    pub(super) counted: Option<Counted>,
     /// The parent's URI and more, for a subrequest.
     pub parent: Option<Rc<Parent>>,
 }

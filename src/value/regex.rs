@@ -32,12 +32,15 @@ impl Regex {
     /// Compiles `pattern`; its named groups are plain groups.
     pub fn anonymous(pattern: &[u8], caseless: bool) -> Result<Regex, String> {
         let shown = String::from_utf8_lossy(pattern);
-        let text = std::str::from_utf8(pattern)
-            .map_err(|_| format!("pcre2_compile() failed: UTF-8 error in \"{shown}\""))?;
+        // Bytes that are no UTF-8 are escaped: outside of UTF mode they mean the same.
+        let text = match std::str::from_utf8(pattern) {
+            Ok(text) => text.to_string(),
+            Err(_) => escape_bytes(pattern),
+        };
         let pcre = RegexBuilder::new()
             .caseless(caseless)
             .jit_if_available(true)
-            .build(text)
+            .build(&text)
             .map_err(|e| compile_error(&shown, &e))?;
         Ok(Regex { pcre, named: Vec::new() })
     }
@@ -84,6 +87,13 @@ impl Regex {
         scope.set_captures(subject, groups);
         true
     }
+}
+
+fn escape_bytes(pattern: &[u8]) -> String {
+    pattern
+        .iter()
+        .map(|&b| if b.is_ascii() { char::from(b).to_string() } else { format!("\\x{b:02x}") })
+        .collect()
 }
 
 fn compile_error(pattern: &str, error: &pcre2::Error) -> String {

@@ -176,8 +176,6 @@ settings! {
         etag: bool = true,
         error_pages: Vec<Arc<ErrorPage>> = Vec::new(),
         error_log: ErrorLogBuilder = ErrorLogBuilder::default(),
-        /// The location's handler redirects a URI that lacks the name's last slash.
-        auto_redirect: bool = false,
     }
 }
 
@@ -185,9 +183,7 @@ const KEEPALIVE_DISABLE: &[(&str, u32)] = &[("none", 1), ("msie6", 2), ("safari"
 
 impl Conf for LocConf {
     fn merge(&mut self, parent: &Self, cf: &mut Build) -> Outcome {
-        let auto_redirect = *self.auto_redirect;
         self.inherit(parent);
-        self.auto_redirect.put(auto_redirect);
         if !self.client_body_temp_path.is_set() {
             self.client_body_temp_path.put(cf.default_temp_path("client_body"));
         }

@@ -2,6 +2,7 @@
 
 use crate::conf::build::Commands;
 use crate::conf::{Build, Conf, Outcome};
+use crate::http::conf::Loc;
 use crate::http::method::Method;
 use crate::http::module::{Handlers, Module, Verdict, Wait};
 use crate::http::output::Gone;
@@ -36,7 +37,7 @@ impl Module for EmptyGif {
         })],
     };
 
-    fn handlers(loc: &crate::http::conf::Loc, to: &mut Handlers) {
+    fn handlers(loc: &Loc, to: &mut Handlers) {
         let loc = &loc.empty_gif;
         if *loc.enable {
             to.handler = Some(|req| Box::pin(handle(req)) as Wait<'_, Verdict>);

@@ -1,15 +1,27 @@
 //! The http modules, one file each. To add one: its file, its line below, its rows in `grammar/`.
 
 pub mod access;
+pub mod addition;
 pub mod auth_basic;
+pub mod auth_request;
+pub mod autoindex;
+pub mod browser;
+pub mod charset;
+pub mod copy;
 pub mod core;
 pub mod empty_gif;
 pub mod geo;
+pub mod gunzip;
+pub mod gzip;
+pub mod gzip_core;
+pub mod gzip_static;
+pub mod headers;
 pub mod index;
 pub mod limit_conn;
 pub mod limit_req;
 pub mod log;
 pub mod map;
+pub mod mirror;
 pub mod not_modified;
 pub mod proxy;
 pub mod proxy_request;
@@ -25,9 +37,11 @@ pub mod split_clients;
 pub mod ssl;
 pub mod static_;
 pub mod stub_status;
+pub mod sub;
 pub mod try_files;
 pub mod tuning;
 pub mod upstream;
+pub mod userid;
 pub mod v2;
 pub mod v3;
 
@@ -46,6 +60,7 @@ crate::http_modules! {
     v2: v2::V2,
     v3: v3::V3,
     tuning: tuning::Tuning,
+    copy: copy::Copy,
     map: map::Map,
     geo: geo::Geo,
     split_clients: split_clients::SplitClients,
@@ -67,13 +82,26 @@ crate::http_modules! {
     limit_conn: limit_conn::LimitConn,
     access: access::Access,
     auth_basic: auth_basic::AuthBasic,
-    try_files: try_files::TryFiles,
+    auth_request: auth_request::AuthRequest,
     stub_status: stub_status::StubStatus,
+    browser: browser::Browser,
+    gzip_core: gzip_core::GzipCore,
+    try_files: try_files::TryFiles,
+    mirror: mirror::Mirror,
     empty_gif: empty_gif::EmptyGif,
     random_index: random_index::RandomIndex,
     index: index::Index,
+    autoindex: autoindex::Autoindex,
+    gzip_static: gzip_static::GzipStatic,
     static_: static_::Static,
     not_modified: not_modified::NotModified,
+    headers: headers::Headers,
+    userid: userid::UserId,
+    gunzip: gunzip::Gunzip,
+    addition: addition::Addition,
+    sub: sub::Sub,
+    charset: charset::Charset,
+    gzip: gzip::Gzip,
     range: range::Range,
     log: log::Log,
 }

@@ -1,6 +1,7 @@
 //! `ngx_http_not_modified_filter`: answers 304 and 412 to conditional requests (RFC 9110, section 13).
 
 use crate::conf::build::Commands;
+use crate::http::conf::Loc;
 use crate::http::headers::{
     CONTENT_ENCODING, ETAG, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_UNMODIFIED_SINCE,
 };
@@ -17,7 +18,7 @@ impl Module for NotModified {
     type Loc = ();
     const COMMANDS: Commands = Commands { module: "ngx_http_not_modified_filter", setters: &[] };
 
-    fn handlers(_: &crate::http::conf::Loc, to: &mut Handlers) {
+    fn handlers(_: &Loc, to: &mut Handlers) {
         to.header_filters.push(header_filter);
     }
 }

@@ -332,7 +332,7 @@ fn pass(cf: &mut Build, d: &Directive<'_>) -> Outcome {
     let name = Bytes::copy_from_slice(&location.name);
     let prefixed = matches!(location.kind, Kind::Exact | Kind::Prefix { .. });
     if name.ends_with(b"/") {
-        cf.http.loc().core().auto_redirect.put(true);
+        cf.http.location().auto_redirect = true;
     }
     let text = d.arg(1);
     if memchr::memchr(b'$', text).is_some() {

@@ -5,6 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use crate::conf::build::Commands;
 use crate::conf::{Build, Conf, Outcome, set};
+use crate::http::conf::Loc;
 use crate::http::file;
 use crate::http::method::Method;
 use crate::http::module::{Handlers, Module, Verdict, Wait};
@@ -39,7 +40,7 @@ impl Module for RandomIndex {
         setters: &[("random_index", |cf, d| set::flag(&mut cf.http.loc().random_index().enable, d))],
     };
 
-    fn handlers(loc: &crate::http::conf::Loc, to: &mut Handlers) {
+    fn handlers(loc: &Loc, to: &mut Handlers) {
         let loc = &loc.random_index;
         if *loc.enable {
             to.content.push(|req| Box::pin(std::future::ready(handle(req))) as Wait<'_, Verdict>);

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 
 use crate::conf::build::Commands;
+use crate::http::conf::Loc;
 use crate::http::headers::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, ETAG, IF_RANGE, RANGE};
 use crate::http::module::{Handlers, Module};
 use crate::http::output::Gone;
@@ -20,7 +21,7 @@ impl Module for Range {
     type Loc = ();
     const COMMANDS: Commands = Commands { module: "ngx_http_range_header_filter", setters: &[] };
 
-    fn handlers(_: &crate::http::conf::Loc, to: &mut Handlers) {
+    fn handlers(_: &Loc, to: &mut Handlers) {
         to.header_filters.push(header_filter);
     }
 }

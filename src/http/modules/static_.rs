@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use crate::conf::build::Commands;
+use crate::http::conf::Loc;
 use crate::http::file::{self, Found};
 use crate::http::headers::LOCATION;
 use crate::http::method::Method;
@@ -21,7 +22,7 @@ impl Module for Static {
     type Loc = ();
     const COMMANDS: Commands = Commands { module: "ngx_http_static", setters: &[] };
 
-    fn handlers(_: &crate::http::conf::Loc, to: &mut Handlers) {
+    fn handlers(_: &Loc, to: &mut Handlers) {
         to.content.push(|req| Box::pin(handle(req)) as Wait<'_, Verdict>);
     }
 }

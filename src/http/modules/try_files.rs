@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use crate::conf::build::Commands;
 use crate::conf::{Build, Conf, Fault, Outcome, units};
+use crate::http::conf::Loc;
 use crate::http::file;
 use crate::http::location::Kind;
 use crate::http::module::{Handlers, Module, Step, Verdict};
@@ -63,7 +64,7 @@ impl Module for TryFiles {
     const COMMANDS: Commands =
         Commands { module: "ngx_http_try_files", setters: &[("try_files", directive)] };
 
-    fn handlers(loc: &crate::http::conf::Loc, to: &mut Handlers) {
+    fn handlers(loc: &Loc, to: &mut Handlers) {
         let loc = &loc.try_files;
         if loc.files.is_some() {
             to.precontent.push(|req| Step::Now(handle(req)));

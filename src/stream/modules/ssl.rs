@@ -127,15 +127,7 @@ impl Conf for Srv {
 
 impl Srv {
     fn server(&self, cf: &mut Build) -> Outcome<Arc<tls::Server>> {
-        if *self.verify != VerifyMode::Off
-            && *self.verify != VerifyMode::OptionalNoCa
-            && self.client_certificate.is_empty()
-            && self.trusted_certificate.is_empty()
-        {
-            return Err(Fault::whole(
-                "no ssl_client_certificate or ssl_trusted_certificate for ssl_verify_client",
-            ));
-        }
+        self.check_verify()?;
         if let Some(path) = common::some_path(cf, &self.dhparam) {
             // rustls has no such key exchange; what nginx would refuse is refused.
             tls::keys::dhparam(&path).map_err(Fault::whole)?;
@@ -186,6 +178,20 @@ impl Srv {
             settings.tickets = Some(self.ticket_keys(cf)?);
         }
         tls::Server::new(&settings).map_err(Fault::whole)
+    }
+
+    /// Whoever asks for certificates must know who signs them.
+    fn check_verify(&self) -> Outcome {
+        if *self.verify != VerifyMode::Off
+            && *self.verify != VerifyMode::OptionalNoCa
+            && self.client_certificate.is_empty()
+            && self.trusted_certificate.is_empty()
+        {
+            return Err(Fault::whole(
+                "no ssl_client_certificate or ssl_trusted_certificate for ssl_verify_client",
+            ));
+        }
+        Ok(())
     }
 
     fn ticket_keys(&self, cf: &mut Build) -> Outcome<Arc<TicketKeys>> {
@@ -369,7 +375,10 @@ fn handler(s: &mut Session) -> Wait<'_, Verdict> {
                 s.choose_server(name.as_bytes());
             }
             let conf = &s.server.srv.ssl;
-            match &*conf.server {
+            // A server without certificates shows those of the address's default server.
+            let default =
+                s.stream.servers.get(s.addr.default).and_then(|server| server.srv.ssl.server.as_ref());
+            match conf.server.as_ref().or(default) {
                 Some(server) if !*conf.reject_handshake => Choice::Serve(server.clone()),
                 _ => Choice::Reject,
             }

@@ -472,7 +472,7 @@ fn evaluated(
     location: u64,
 ) -> Result<(Target, VarsRef), u16> {
     let http = req.http;
-    let Some((tls, rest)) = schema(url) else {
+    let Some((tls, rest)) = schema(url).filter(|(_, rest)| !rest.is_empty()) else {
         req.log(Level::Error, None, format_args!("invalid URL prefix in \"{}\"", bytes(url)));
         return Err(500);
     };

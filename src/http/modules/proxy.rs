@@ -250,10 +250,9 @@ impl Conf for LocConf {
             None => false,
         };
         self.ssl.merge(&parent.ssl, tls, cf)?;
-        if *self.own.redirect && self.own.redirects.is_none() && own_pass.is_some() {
-            if let Ok(rule) = self.own.default_redirect() {
-                self.own.redirects.put(Some(vec![rule]));
-            }
+        let default = *self.own.redirect && self.own.redirects.is_none() && own_pass.is_some();
+        if default && let Ok(rule) = self.own.default_redirect() {
+            self.own.redirects.put(Some(vec![rule]));
         }
         if own_headers || !parent.own.headers.is_set() {
             let headers = HeaderOps::new(&self.own.set_headers, cf)?;

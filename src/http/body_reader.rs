@@ -309,7 +309,7 @@ pub fn create_temp(folder: &Path, named: bool) -> Result<TempFile, (PathBuf, io:
     loop {
         let path = folder.join(format!("{:010}", NUMBER.fetch_add(1, Ordering::Relaxed) + 1));
         match OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path) {
-            Ok(mut file) => {
+            Ok(file) => {
                 if !named {
                     let _ = fs::remove_file(&path);
                 }
@@ -352,6 +352,23 @@ pub async fn drain(req: &mut Request) -> bool {
         }
     };
     total.limit(all).await.unwrap_or(false)
+}
+
+/// Throws away what is there of the body, and marks the rest to be thrown away; the error is for a body that is
+/// found to be wrong.
+pub fn discard(req: &mut Request) -> Result<(), Verdict> {
+    if req.is_subrequest() || req.body.discard || req.body.started {
+        return Ok(());
+    }
+    req.body.discard = true;
+    let mut cx = Context::from_waker(std::task::Waker::noop());
+    loop {
+        match poll_piece(req, &mut cx) {
+            Poll::Ready(Ok(Some(_))) => {}
+            Poll::Ready(Err(verdict @ Verdict::Status(_))) => return Err(verdict),
+            _ => return Ok(()),
+        }
+    }
 }
 
 /// A file's handle that reads at positions of its own.

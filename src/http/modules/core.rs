@@ -119,13 +119,24 @@ pub struct Root {
     /// The path, absolute where it is constant.
     pub path: Template,
     /// `alias`
-    pub alias: bool,
+    pub alias: Alias,
+}
+
+/// How much of the URI an `alias` stands for. Locations inside of the one that has it inherit that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Alias {
+    /// None of it: `root`.
+    No,
+    /// The name of the location, this long.
+    Name(usize),
+    /// All of it: the location is chosen by a regular expression.
+    Uri,
 }
 
 settings! {
     /// What a location has in the core.
     pub struct LocConf {
-        root: Root = Root { path: Template::constant("html"), alias: false },
+        root: Root = Root { path: Template::constant("html"), alias: Alias::No },
         types: Arc<Types> = Types::standard(),
         default_type: Bytes = Bytes::from_static(b"text/plain"),
         client_max_body_size: u64 = 1 << 20,
@@ -179,7 +190,11 @@ settings! {
     }
 }
 
-const KEEPALIVE_DISABLE: &[(&str, u32)] = &[("none", 1), ("msie6", 2), ("safari", 4)];
+const KEEPALIVE_DISABLE: &[(&str, u32)] = &[("none", 1), ("msie6", MSIE6), ("safari", SAFARI)];
+/// `keepalive_disable msie6`
+pub const MSIE6: u32 = 2;
+/// `keepalive_disable safari`
+pub const SAFARI: u32 = 4;
 
 impl Conf for LocConf {
     fn merge(&mut self, parent: &Self, cf: &mut Build) -> Outcome {
@@ -190,7 +205,7 @@ impl Conf for LocConf {
         if !self.root.is_set() {
             // The default, which is relative: made absolute once, at the top.
             let path = path_bytes(cf.full_path(b"html"));
-            self.root.put(Root { path: Template::constant(path), alias: false });
+            self.root.put(Root { path: Template::constant(path), alias: Alias::No });
         }
         Ok(())
     }
@@ -362,7 +377,7 @@ fn root(cf: &mut Build, d: &Directive<'_>) -> Outcome {
     let alias = d.name() == b"alias";
     let word = if alias { "alias" } else { "root" };
     if cf.http.loc().core().root.is_set() {
-        let set = cf.http.loc().core().root.alias;
+        let set = cf.http.loc().core().root.alias != Alias::No;
         return Err(if set == alias {
             Fault::directive("is duplicate")
         } else {
@@ -389,6 +404,12 @@ fn root(cf: &mut Build, d: &Directive<'_>) -> Outcome {
     }
     let full = if text.starts_with(b"$") { text.to_vec() } else { path_bytes(cf.full_path(text)) };
     let path = cf.http.template(&full)?;
+    let location = cf.http.location();
+    let alias = match &location.kind {
+        _ if !alias => Alias::No,
+        Kind::Regex(_) => Alias::Uri,
+        _ => Alias::Name(location.name.len()),
+    };
     cf.http.loc().core().root.set(Root { path, alias })
 }
 
@@ -449,28 +470,18 @@ pub fn map_path(req: &Request) -> Vec<u8> {
     if root.path.as_constant().is_none() && path.first() != Some(&b'/') {
         path = path_bytes(req.http.prefix.join(std::ffi::OsString::from_vec(path)));
     }
-    if !root.alias {
-        path.extend_from_slice(&req.uri);
-        return path;
+    if root.alias != Alias::No && !req.valid_location {
+        let name = String::from_utf8_lossy(&req.location.name);
+        let text = "\"alias\" cannot be used in location";
+        req.log(Level::Alert, None, format_args!("{text} \"{name}\" where URI was rewritten"));
+        return Vec::new();
     }
-    match &req.location.kind {
-        Kind::Regex(_) => {
-            if req.add_uri_to_alias {
-                path.extend_from_slice(&req.uri);
-            }
-            path
-        }
-        _ if !req.uri.starts_with(&req.location.name) => {
-            let name = String::from_utf8_lossy(&req.location.name);
-            let text = "\"alias\" cannot be used in location";
-            req.log(Level::Alert, None, format_args!("{text} \"{name}\" where URI was rewritten"));
-            Vec::new()
-        }
-        _ => {
-            path.extend_from_slice(&req.uri[req.location.name.len()..]);
-            path
-        }
+    match root.alias {
+        Alias::Uri if !req.add_uri_to_alias => {}
+        Alias::No | Alias::Uri => path.extend_from_slice(&req.uri),
+        Alias::Name(len) => path.extend_from_slice(req.uri.get(len..).unwrap_or_default()),
     }
+    path
 }
 
 /// `$document_root`: `root`'s or `alias`'s path alone.

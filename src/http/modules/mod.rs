@@ -104,4 +104,5 @@ crate::http_modules! {
     gzip: gzip::Gzip,
     range: range::Range,
     log: log::Log,
+    checked: super::checked::Checked,
 }

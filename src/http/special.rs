@@ -1,11 +1,15 @@
 //! Responses made of a status alone: error pages, their replacements by `error_page`, redirects.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::error_page::ErrorPage;
-use super::headers::{ACCEPT_RANGES, CONTENT_LENGTH, ETAG, LAST_MODIFIED, LOCATION, USER_AGENT};
+use super::headers::{
+    ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, ETAG, LAST_MODIFIED, LOCATION, USER_AGENT,
+};
 use super::method::Method;
 use super::module::Verdict;
 use super::output::Gone;
@@ -79,26 +83,28 @@ async fn send_page(req: &mut Request, page: u16) -> Result<(), Gone> {
     Ok(())
 }
 
-/// A header filter found another status: what the handler made is replaced by that status' page.
+/// A header filter found another status: what the handler made is replaced by that status' answer, which goes
+/// through `error_page` and the filters like any other. A 416 keeps the fields that were made, as in nginx.
 pub async fn replace(req: &mut Request, status: u16) -> Result<(), Gone> {
-    req.response.reset();
     if status == 0 {
         return Err(Gone);
     }
-    req.filter_finalized = true;
-    req.err_status = status;
-    let body = page_body(req, status);
-    req.response.status = status;
-    req.response.content_length = Some(body.len() as u64);
-    req.response.content_type = Some(Bytes::from_static(b"text/html"));
-    if let Some(range) = req.unsatisfiable_range.take() {
-        req.response.headers.add(super::headers::CONTENT_RANGE, range.as_bytes());
+    match req.unsatisfiable_range.take() {
+        Some(range) => {
+            req.response.headers.remove(CONTENT_RANGE);
+            req.response.headers.add(CONTENT_RANGE, range.as_bytes());
+            req.response.clear_content_length();
+        }
+        None => {
+            req.response.reset();
+            req.filter_finalized = true;
+        }
     }
-    req.write_head();
-    if !req.response.header_only {
-        req.send(&body).await?;
+    // Boxed as a trait object: this runs handlers from within a handler.
+    let answer: Pin<Box<dyn Future<Output = bool> + '_>> = Box::pin(super::phases::refuse(req, status));
+    if !answer.await {
+        return Err(Gone);
     }
-    req.finish().await?;
     req.response.header_only = true;
     Ok(())
 }

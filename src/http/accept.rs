@@ -171,5 +171,9 @@ pub fn serve_for_test(http: &'static Http, socket: Socket, client: Address, numb
         slot: None,
         start_ms: crate::net::clock::now(),
     };
-    tokio::task::spawn_local(plain(http, incoming, Io::Plain(socket), None));
+    if incoming.addr.ssl {
+        tokio::task::spawn_local(handshakes(http, incoming, socket));
+    } else {
+        tokio::task::spawn_local(plain(http, incoming, Io::Plain(socket), None));
+    }
 }

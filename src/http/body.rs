@@ -83,4 +83,9 @@ impl Request {
     pub async fn next_body_piece(&mut self) -> Result<Option<Bytes>, Verdict> {
         super::body_reader::next_piece(self).await
     }
+
+    /// The response needs no body: what the client sent of it, and will send, is thrown away.
+    pub fn discard_body(&mut self) -> Result<(), Verdict> {
+        super::body_reader::discard(self)
+    }
 }

@@ -108,7 +108,10 @@ fn poll_start(req: &mut Request, cx: &mut Context<'_>) -> Poll<Result<(), Verdic
     }
     while !req.body.continue_left.is_empty() {
         match ready!(req.conn.io.poll_write(cx, req.body.continue_left)) {
-            Ok(n) if n > 0 => req.body.continue_left = &req.body.continue_left[n..],
+            Ok(n) if n > 0 => {
+                req.body.continue_left = &req.body.continue_left[n..];
+                req.out.count(n);
+            }
             _ => return Poll::Ready(Err(Verdict::Close)),
         }
     }
@@ -164,7 +167,7 @@ fn poll_http1(req: &mut Request, cx: &mut Context<'_>) -> Poll<Result<Option<Byt
             Poll::Ready(Ok(n)) => n,
             Poll::Ready(Err(e)) => {
                 req.log(Level::Info, Some(&e), format_args!("recv() failed"));
-                return Poll::Ready(Err(Verdict::Close));
+                return Poll::Ready(Err(gone(req)));
             }
         };
         if n == 0 && req.body.discard {
@@ -172,11 +175,19 @@ fn poll_http1(req: &mut Request, cx: &mut Context<'_>) -> Poll<Result<Option<Byt
         }
         if n == 0 {
             req.log(Level::Info, None, format_args!("client prematurely closed connection"));
-            return Poll::Ready(Err(Verdict::Close));
+            return Poll::Ready(Err(gone(req)));
         }
         deadline(req).clear();
         req.body.waiting = false;
     }
+}
+
+/// The client is gone in the middle of its body: no answer, but a 400 in the access log.
+fn gone(req: &mut Request) -> Verdict {
+    if req.response.status == 0 {
+        req.response.status = 400;
+    }
+    Verdict::Close
 }
 
 enum Decoded {
@@ -256,8 +267,6 @@ fn poll_timeout(req: &mut Request, cx: &mut Context<'_>) -> Poll<Result<Option<B
     }
     ready!(deadline(req).poll_expired(cx));
     deadline(req).clear();
-    let reason = io::Error::from_raw_os_error(libc::ETIMEDOUT);
-    req.log(Level::Info, Some(&reason), format_args!("client timed out"));
     Poll::Ready(Err(Verdict::Status(408)))
 }
 
@@ -300,7 +309,7 @@ pub fn create_temp(folder: &Path, named: bool) -> Result<TempFile, (PathBuf, io:
     loop {
         let path = folder.join(format!("{:010}", NUMBER.fetch_add(1, Ordering::Relaxed) + 1));
         match OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path) {
-            Ok(mut file) => {
+            Ok(file) => {
                 if !named {
                     let _ = fs::remove_file(&path);
                 }
@@ -343,6 +352,23 @@ pub async fn drain(req: &mut Request) -> bool {
         }
     };
     total.limit(all).await.unwrap_or(false)
+}
+
+/// Throws away what is there of the body, and marks the rest to be thrown away; the error is for a body that is
+/// found to be wrong.
+pub fn discard(req: &mut Request) -> Result<(), Verdict> {
+    if req.is_subrequest() || req.body.discard || req.body.started {
+        return Ok(());
+    }
+    req.body.discard = true;
+    let mut cx = Context::from_waker(std::task::Waker::noop());
+    loop {
+        match poll_piece(req, &mut cx) {
+            Poll::Ready(Ok(Some(_))) => {}
+            Poll::Ready(Err(verdict @ Verdict::Status(_))) => return Err(verdict),
+            _ => return Ok(()),
+        }
+    }
 }
 
 /// A file's handle that reads at positions of its own.

@@ -23,6 +23,7 @@ pub mod log;
 pub mod method;
 pub mod mime;
 pub mod parse;
+pub mod pause;
 pub mod phases;
 pub mod send_file;
 pub mod serve;

@@ -79,9 +79,10 @@ pub fn emerg(text: &str) -> String {
     }
 }
 
-/// An http block that is served. `LISTEN` in its text stands for the `listen` directive.
+/// An http block that is served. `LISTEN` in its text stands for the `listen` directive, `LISTEN_SSL` for one with
+/// TLS.
 pub struct Site {
-    addr: SocketAddr,
+    pub addr: SocketAddr,
     pub folder: Folder,
     stop: Option<tokio::sync::oneshot::Sender<()>>,
     thread: Option<std::thread::JoinHandle<()>>,
@@ -116,6 +117,7 @@ impl Site {
     pub fn with(folder: Folder, text: &str) -> Site {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap();
+        let text = text.replace("LISTEN_SSL", &format!("listen {addr} ssl;"));
         let text = text.replace("LISTEN", &format!("listen {addr};"));
         let (http, messages) = read(&folder, &text);
         let http: &'static Http = Box::leak(Box::new(http.unwrap_or_else(|| panic!("{messages:?}"))));

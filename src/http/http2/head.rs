@@ -18,19 +18,21 @@ use crate::net::{Deadline, clock};
 
 /// Takes over a request's head, with the checks that nginx makes of it.
 pub(super) fn read(req: &mut Request, parts: &Parts, body: Incoming) -> Result<(), Refusal> {
-    let read = request_line(req, parts).and_then(|()| fields(req, parts));
     let ended = body.is_end_stream();
     if !ended {
         req.body.frames = Some(Box::new(body));
         req.body.deadline = Some(Deadline::never());
     }
-    read?;
+    req.action.set("reading client request headers");
+    request_line(req, parts)?;
+    fields(req, parts)?;
     misdirected(req)?;
     host(req, parts)?;
     serve::check_head(req)?;
     if !ended && !req.head.headers.contains(CONTENT_LENGTH) {
         req.body_length = BodyLength::Chunked;
     }
+    req.action.set("");
     Ok(())
 }
 

@@ -12,6 +12,9 @@ mod io;
 mod stream;
 mod watch;
 
+#[cfg(test)]
+mod tests;
+
 use std::cell::Cell;
 use std::rc::Rc;
 use std::task::{Poll, ready};
@@ -73,8 +76,13 @@ pub async fn has_preface(conn: &Connection, http: &'static Http) -> bool {
 
 /// Serves requests until the connection ends.
 pub async fn serve(conn: Rc<Connection>, http: &'static Http) {
-    let shared =
-        Rc::new(Streams { conn: conn.clone(), http, active: Cell::new(0), leaving: Cell::new(false) });
+    let shared = Rc::new(Streams {
+        conn: conn.clone(),
+        http,
+        active: Cell::new(0),
+        leaving: Cell::new(false),
+        held: io::Held::default(),
+    });
     conn.set_nodelay();
     let srv = &conn.default_server(http).srv;
     conn.deadline.set(*srv.core.client_header_timeout);
@@ -112,6 +120,12 @@ pub async fn serve(conn: Rc<Connection>, http: &'static Http) {
                 shared.leaving.set(true);
                 continue;
             }
+            match shared.held.poll_flush(&shared, cx) {
+                Poll::Ready(Ok(true)) => continue,
+                Poll::Ready(Ok(false)) | Poll::Pending => {}
+                // It is known, or logged already.
+                Poll::Ready(Err(_)) => return Poll::Ready(Ok(())),
+            }
             return conn.deadline.poll_expired(cx).map(|()| Ok(()));
         }
     });
@@ -134,6 +148,8 @@ struct Streams {
     active: Cell<usize>,
     /// No more requests are wanted.
     leaving: Cell<bool>,
+    /// What was not written yet.
+    held: io::Held,
 }
 
 /// Begins streams: what hyper calls.
@@ -156,13 +172,13 @@ impl Streams {
         }
         let core = &self.conn.default_server(self.http).root.core;
         let leaving = self.leaving.get();
-        self.conn.idle.set(!leaving);
+        self.conn.set_resting(!leaving);
         self.conn.deadline.set(if leaving { FAREWELL } else { core.keepalive_timeout.0 });
     }
 
     fn begun(&self) {
         let conn = &self.conn;
-        conn.idle.set(false);
+        conn.set_resting(false);
         conn.deadline.clear();
         conn.requests.set(conn.requests.get() + 1);
         self.active.set(self.active.get() + 1);
@@ -193,6 +209,7 @@ impl Service<hyper::Request<Incoming>> for Begin {
         let streams = &self.0;
         streams.begun();
         let mut req = Box::new(Request::new(streams.conn.clone(), streams.http));
+        req.count_reading();
         let shared = Rc::new(Shared::default());
         req.version = Version::Http2;
         req.out = Output::http2(Writer::new(shared.clone()));
@@ -217,6 +234,7 @@ impl Running {
         let req = &mut self.req;
         match read {
             Ok(()) => {
+                req.count_writing();
                 phases::run(req).await;
             }
             Err(serve::Refusal::Status(status)) => {

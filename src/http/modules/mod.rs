@@ -3,9 +3,11 @@
 pub mod access;
 pub mod addition;
 pub mod auth_basic;
+pub mod auth_request;
 pub mod autoindex;
 pub mod browser;
 pub mod charset;
+pub mod copy;
 pub mod core;
 pub mod empty_gif;
 pub mod geo;
@@ -58,6 +60,7 @@ crate::http_modules! {
     v2: v2::V2,
     v3: v3::V3,
     tuning: tuning::Tuning,
+    copy: copy::Copy,
     map: map::Map,
     geo: geo::Geo,
     split_clients: split_clients::SplitClients,
@@ -79,6 +82,7 @@ crate::http_modules! {
     limit_conn: limit_conn::LimitConn,
     access: access::Access,
     auth_basic: auth_basic::AuthBasic,
+    auth_request: auth_request::AuthRequest,
     stub_status: stub_status::StubStatus,
     browser: browser::Browser,
     gzip_core: gzip_core::GzipCore,

@@ -332,7 +332,7 @@ fn pass(cf: &mut Build, d: &Directive<'_>) -> Outcome {
     let name = Bytes::copy_from_slice(&location.name);
     let prefixed = matches!(location.kind, Kind::Exact | Kind::Prefix { .. });
     if name.ends_with(b"/") {
-        cf.http.loc().core().auto_redirect.put(true);
+        cf.http.location().auto_redirect = true;
     }
     let text = d.arg(1);
     if memchr::memchr(b'$', text).is_some() {
@@ -472,7 +472,7 @@ fn evaluated(
     location: u64,
 ) -> Result<(Target, VarsRef), u16> {
     let http = req.http;
-    let Some((tls, rest)) = schema(url) else {
+    let Some((tls, rest)) = schema(url).filter(|(_, rest)| !rest.is_empty()) else {
         req.log(Level::Error, None, format_args!("invalid URL prefix in \"{}\"", bytes(url)));
         return Err(500);
     };

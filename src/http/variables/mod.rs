@@ -188,7 +188,7 @@ fn set_limit_rate(req: &mut Request, value: bytes::Bytes) {
 /// The value of one cookie, by name in any case.
 fn cookie(req: &Request, name: &[u8], out: &mut Vec<u8>) -> bool {
     for line in req.head.headers.all(COOKIE) {
-        for pair in line.split(|c| *c == b';' || *c == b',') {
+        for pair in line.split(|c| *c == b';') {
             let pair = pair.trim_ascii_start();
             if let Some(at) = memchr::memchr(b'=', pair)
                 && pair[..at].trim_ascii_end().eq_ignore_ascii_case(name)

@@ -149,9 +149,28 @@ fn poll_frame(req: &mut Request, cx: &mut Context<'_>) -> Poll<Result<Option<Byt
                     return Poll::Ready(Ok(Some(data)));
                 }
             }
-            Poll::Ready(Some(Err(_))) => return Poll::Ready(Err(Verdict::Close)),
+            Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(cut_off(req, &error))),
             Poll::Pending => return poll_timeout(req, cx),
         }
+    }
+}
+
+/// A stream that its client reset, or ended before all of the body was there.
+fn cut_off(req: &Request, error: &hyper::Error) -> Verdict {
+    let why = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+    match req.body_length {
+        // So h2 tells a reset that came from one that it made itself.
+        BodyLength::Known(length) if why.starts_with("stream error detected") => {
+            let seen = req.body.length;
+            let text = "client prematurely closed stream: only";
+            req.log(
+                Level::Info,
+                None,
+                format_args!("{text} {seen} out of {length} bytes of request body received"),
+            );
+            Verdict::Status(400)
+        }
+        _ => Verdict::Status(499),
     }
 }
 

@@ -83,8 +83,10 @@ fn the_readme_says_what_the_table_says() {
 
 /// A table with a line a module: directives that work, those taken without effect, those that are missing.
 fn listed() -> String {
+    let mut rows: Vec<&Row> = grammar::all().collect();
+    rows.sort_by_key(|row| (row.module, row.name));
     let mut modules: Vec<&str> = Vec::new();
-    for row in grammar::all() {
+    for row in &rows {
         if !modules.contains(&row.module) {
             modules.push(row.module);
         }
@@ -94,7 +96,7 @@ fn listed() -> String {
     let mut absent = Vec::new();
     for module in modules {
         let names = |want: fn(&Support) -> bool| {
-            let own = grammar::all().filter(|row| row.module == module && want(&row.support));
+            let own = rows.iter().filter(|row| row.module == module && want(&row.support));
             own.map(|row| format!("`{}`", row.name)).collect::<Vec<_>>().join(" ")
         };
         let supported = names(|s| matches!(s, Support::Supported));

@@ -87,8 +87,12 @@ fn the_readme_says_what_the_table_says() {
 fn listed() -> String {
     let mut rows: Vec<&Row> = grammar::all().collect();
     rows.sort_by_key(|row| (row.module, row.name));
-    let mut modules: Vec<&str> = rows.iter().map(|row| row.module).collect();
-    modules.dedup();
+    let mut modules: Vec<&str> = Vec::new();
+    for row in &rows {
+        if !modules.contains(&row.module) {
+            modules.push(row.module);
+        }
+    }
     let mut out =
         String::from("\n| module | supported | taken, no effect | not yet |\n| --- | --- | --- | --- |\n");
     let mut absent = Vec::new();

@@ -7,9 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::error_page::ErrorPage;
-use super::headers::{
-    ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, ETAG, LAST_MODIFIED, LOCATION,
-};
+use super::headers::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, ETAG, LAST_MODIFIED, LOCATION};
 use super::method::Method;
 use super::module::Verdict;
 use super::output::Gone;

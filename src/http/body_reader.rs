@@ -330,38 +330,6 @@ impl Drop for TempFile {
     }
 }
 
-/// Begins to throw the body away: the part of it that is there. The rest is left to [`drain`].
-pub async fn discard(req: &mut Request) -> Result<(), Verdict> {
-    if req.is_subrequest() || req.version >= Version::Http2 || req.body.discard || req.body.started {
-        return Ok(());
-    }
-    std::future::poll_fn(|cx| poll_start(req, cx)).await?;
-    if req.body_length == BodyLength::None {
-        return Ok(());
-    }
-    req.body.discard = true;
-    let thrown = std::future::poll_fn(|cx| {
-        loop {
-            match poll_piece(req, cx) {
-                Poll::Ready(Ok(Some(_))) => {}
-                Poll::Ready(Ok(None)) => return Poll::Ready(Ok(())),
-                Poll::Ready(Err(verdict)) => return Poll::Ready(Err(verdict)),
-                Poll::Pending => return Poll::Ready(Ok(())),
-            }
-        }
-    });
-    match thrown.await {
-        Err(verdict @ Verdict::Status(400)) => Err(verdict),
-        // A connection that broke is noticed when the answer is written.
-        _ => {
-            // The clock of reading does not run while the answer is sent.
-            deadline(req).clear();
-            req.body.waiting = false;
-            Ok(())
-        }
-    }
-}
-
 /// Reads and forgets what is left of the body, as long as `lingering_time` allows; false where the connection cannot
 /// be used any more.
 pub async fn drain(req: &mut Request) -> bool {
@@ -385,6 +353,27 @@ pub async fn drain(req: &mut Request) -> bool {
         }
     };
     total.limit(all).await.unwrap_or(false)
+}
+
+/// Throws away what is there of the body, and marks the rest to be thrown away: that is left to [`drain`]. The error
+/// is for a body that is found to be wrong.
+pub fn discard(req: &mut Request) -> Result<(), Verdict> {
+    if req.is_subrequest() || req.version >= Version::Http2 || req.body.discard || req.body.started {
+        return Ok(());
+    }
+    req.body.discard = true;
+    let mut cx = Context::from_waker(std::task::Waker::noop());
+    let thrown = loop {
+        match poll_piece(req, &mut cx) {
+            Poll::Ready(Ok(Some(_))) => {}
+            Poll::Ready(Err(verdict @ Verdict::Status(_))) => break Err(verdict),
+            _ => break Ok(()),
+        }
+    };
+    // The clock of reading does not run while the answer is sent.
+    deadline(req).clear();
+    req.body.waiting = false;
+    thrown
 }
 
 /// A file's handle that reads at positions of its own.

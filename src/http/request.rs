@@ -273,6 +273,7 @@ impl Request {
         self.internal = true;
         self.valid_unparsed_uri = false;
         self.add_uri_to_alias = false;
+        self.valid_location = true;
         self.leave();
     }
 

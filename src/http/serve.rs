@@ -52,8 +52,12 @@ pub async fn http1(conn: Rc<Connection>, http: &'static Http) {
 
 /// Waits for the first byte of a request, owning no buffer meanwhile. False: there will be none.
 async fn wait(conn: &Rc<Connection>, http: &'static Http, first: bool) -> bool {
-    if !conn.buffer.borrow().is_empty() {
-        return true;
+    {
+        let mut buffer = conn.buffer.borrow_mut();
+        if !buffer.is_empty() {
+            return true;
+        }
+        buffer.release();
     }
     conn.set_waiting(true);
     let server = conn.default_server(http);

@@ -1,11 +1,13 @@
 //! Responses made of a status alone: error pages, their replacements by `error_page`, redirects.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::error_page::ErrorPage;
-use super::headers::{ACCEPT_RANGES, CONTENT_LENGTH, ETAG, LAST_MODIFIED, LOCATION};
+use super::headers::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, ETAG, LAST_MODIFIED, LOCATION};
 use super::method::Method;
 use super::module::Verdict;
 use super::output::Gone;
@@ -31,7 +33,7 @@ pub async fn respond(req: &mut Request, status: u16) -> Verdict {
     if let Some(page) = error_page(req, status) {
         return send_error_page(req, &page).await;
     }
-    forget_body(req).await;
+    forget_body(req);
     let refresh = matches!(status, 301 | 302) && *req.conf.core.msie_refresh && req.browser().msie;
     let page = match refresh {
         true => send_refresh(req).await,
@@ -64,9 +66,9 @@ async fn own_page(req: &mut Request, code: u16) -> Result<(), Gone> {
 }
 
 /// Nobody wants the body any more; a client that waits to be told so is not told to go on.
-async fn forget_body(req: &mut Request) {
+fn forget_body(req: &mut Request) {
     req.expect_tested = true;
-    if req.discard_body().await.is_err() {
+    if req.discard_body().is_err() {
         req.keepalive = false;
     }
 }
@@ -110,26 +112,28 @@ async fn send_body(req: &mut Request, body: &[u8]) -> Result<(), Gone> {
     Ok(())
 }
 
-/// A header filter found another status: what the handler made is replaced by that status' page.
+/// A header filter found another status: what the handler made is replaced by that status' answer, which goes
+/// through `error_page` and the filters like any other. A 416 keeps the fields that were made, as in nginx.
 pub async fn replace(req: &mut Request, status: u16) -> Result<(), Gone> {
-    req.response.reset();
     if status == 0 {
         return Err(Gone);
     }
-    req.filter_finalized = true;
-    req.err_status = status;
-    let body = page_body(req, status);
-    req.response.status = status;
-    req.response.content_length = Some(body.len() as u64);
-    req.response.content_type = Some(Bytes::from_static(b"text/html"));
-    if let Some(range) = req.unsatisfiable_range.take() {
-        req.response.headers.add(super::headers::CONTENT_RANGE, range.as_bytes());
+    match req.unsatisfiable_range.take() {
+        Some(range) => {
+            req.response.headers.remove(CONTENT_RANGE);
+            req.response.headers.add(CONTENT_RANGE, range.as_bytes());
+            req.response.clear_content_length();
+        }
+        None => {
+            req.response.reset();
+            req.filter_finalized = true;
+        }
     }
-    req.write_head();
-    if !req.response.header_only {
-        req.send(&body).await?;
+    // Boxed as a trait object: this runs handlers from within a handler.
+    let answer: Pin<Box<dyn Future<Output = bool> + '_>> = Box::pin(super::phases::refuse(req, status));
+    if !answer.await {
+        return Err(Gone);
     }
-    req.finish().await?;
     req.response.header_only = true;
     Ok(())
 }
@@ -199,7 +203,7 @@ async fn send_error_page(req: &mut Request, page: &ErrorPage) -> Verdict {
         }
         _ => {}
     }
-    forget_body(req).await;
+    forget_body(req);
     if !overwrite.is_some_and(|o| matches!(o, 301 | 302 | 303 | 307 | 308)) {
         req.err_status = 302;
     }

@@ -1,5 +1,9 @@
 //! A connection's bytes as hyper wants them.
+//!
+//! hyper flushes after every frame of body. What it writes is held here until it has nothing more to say, so that the
+//! answers of several streams leave in one write, and in one record of TLS.
 
+use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -13,37 +17,110 @@ use crate::net::{Buffer, Deadline};
 
 /// Bytes read at a time: a whole record of TLS.
 const PIECE: usize = 16 << 10;
+/// Bytes held back at most.
+const HELD: usize = 64 << 10;
 
-/// A connection's bytes. It owns no buffer while nothing comes.
+/// What waits to be written.
+#[derive(Default)]
+pub(super) struct Held {
+    buffer: RefCell<Buffer>,
+    /// hyper was told to wait.
+    full: Cell<bool>,
+    /// When the client must have taken something, while it takes nothing.
+    stalled: RefCell<Option<Deadline>>,
+}
+
+// === impl Held ===
+
+impl Held {
+    /// Writes everything that is held; hyper is to be polled again where that gave it room: then true.
+    pub(super) fn poll_flush(&self, streams: &Streams, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        let conn = &streams.conn;
+        let mut buffer = self.buffer.borrow_mut();
+        while !buffer.is_empty() {
+            let written = conn.io.poll_write(cx, buffer.bytes());
+            let n = ready!(self.limited(streams, cx, written))?;
+            if n == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            buffer.consume(n);
+        }
+        buffer.release();
+        let flushed = conn.io.poll_flush(cx);
+        ready!(self.limited(streams, cx, flushed))?;
+        Poll::Ready(Ok(self.full.take()))
+    }
+
+    /// Starts the clock of `send_timeout` while a write waits.
+    fn limited<T>(
+        &self,
+        streams: &Streams,
+        cx: &mut Context<'_>,
+        done: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        let mut stalled = self.stalled.borrow_mut();
+        if done.is_ready() {
+            *stalled = None;
+            return done;
+        }
+        let core = &streams.conn.default_server(streams.http).root.core;
+        let deadline = stalled.get_or_insert_with(|| {
+            let deadline = Deadline::never();
+            deadline.set(*core.send_timeout);
+            deadline
+        });
+        ready!(deadline.poll_expired(cx));
+        streams.conn.log_timeout();
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    fn push(&self, pieces: &[&[u8]]) -> usize {
+        let mut buffer = self.buffer.borrow_mut();
+        let mut room = HELD.saturating_sub(buffer.len());
+        let mut taken = 0;
+        for piece in pieces {
+            let piece = &piece[..piece.len().min(room)];
+            if buffer.spare().len() < piece.len() {
+                buffer.compact();
+                if buffer.spare().len() < piece.len() {
+                    let want = (buffer.len() + piece.len()).max(4 << 10);
+                    buffer.grow(want.next_power_of_two());
+                }
+            }
+            buffer.push(piece);
+            room -= piece.len();
+            taken += piece.len();
+        }
+        taken
+    }
+}
+
+/// A connection's bytes. It owns no buffer while nothing comes or goes.
 pub(super) struct Wire {
     conn: Rc<Connection>,
     streams: Rc<Streams>,
-    /// When the client must have taken something, while it takes nothing.
-    stalled: Option<Deadline>,
 }
 
 // === impl Wire ===
 
 impl Wire {
     pub(super) fn new(conn: Rc<Connection>, streams: Rc<Streams>) -> Wire {
-        Wire { conn, streams, stalled: None }
+        Wire { conn, streams }
     }
 
-    /// Starts the clock of `send_timeout` while a write waits.
-    fn limited<T>(&mut self, cx: &mut Context<'_>, done: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        if done.is_ready() {
-            self.stalled = None;
-            return done;
+    fn hold(&self, cx: &mut Context<'_>, pieces: &[&[u8]]) -> Poll<io::Result<usize>> {
+        let held = &self.streams.held;
+        if pieces.iter().all(|piece| piece.is_empty()) {
+            return Poll::Ready(Ok(0));
         }
-        let core = &self.conn.default_server(self.streams.http).root.core;
-        let deadline = self.stalled.get_or_insert_with(|| {
-            let deadline = Deadline::never();
-            deadline.set(*core.send_timeout);
-            deadline
-        });
-        ready!(deadline.poll_expired(cx));
-        self.conn.log_timeout();
-        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+        loop {
+            match held.push(pieces) {
+                0 => {}
+                n => return Poll::Ready(Ok(n)),
+            }
+            held.full.set(true);
+            ready!(held.poll_flush(&self.streams, cx))?;
+        }
     }
 }
 
@@ -75,31 +152,34 @@ impl Read for Wire {
 }
 
 impl Write for Wire {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let done = self.conn.io.poll_write(cx, bytes);
-        self.limited(cx, done)
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.hold(cx, &[bytes])
     }
 
     fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         pieces: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let done = self.conn.io.poll_write_vectored(cx, pieces);
-        self.limited(cx, done)
+        match pieces {
+            [one] => self.hold(cx, &[one]),
+            [one, two] => self.hold(cx, &[one, two]),
+            more => self.hold(cx, &more.iter().map(|piece| &**piece).collect::<Vec<_>>()),
+        }
     }
 
     fn is_write_vectored(&self) -> bool {
         true
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let done = self.conn.io.poll_flush(cx);
-        self.limited(cx, done)
+    /// The connection's task flushes when hyper is done.
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.streams.held.poll_flush(&self.streams, cx))?;
         let done = self.conn.io.poll_shutdown(cx);
-        self.limited(cx, done)
+        self.streams.held.limited(&self.streams, cx, done)
     }
 }

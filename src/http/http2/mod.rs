@@ -76,8 +76,13 @@ pub async fn has_preface(conn: &Connection, http: &'static Http) -> bool {
 
 /// Serves requests until the connection ends.
 pub async fn serve(conn: Rc<Connection>, http: &'static Http) {
-    let shared =
-        Rc::new(Streams { conn: conn.clone(), http, active: Cell::new(0), leaving: Cell::new(false) });
+    let shared = Rc::new(Streams {
+        conn: conn.clone(),
+        http,
+        active: Cell::new(0),
+        leaving: Cell::new(false),
+        held: io::Held::default(),
+    });
     conn.set_nodelay();
     let srv = &conn.default_server(http).srv;
     conn.deadline.set(*srv.core.client_header_timeout);
@@ -115,6 +120,12 @@ pub async fn serve(conn: Rc<Connection>, http: &'static Http) {
                 shared.leaving.set(true);
                 continue;
             }
+            match shared.held.poll_flush(&shared, cx) {
+                Poll::Ready(Ok(true)) => continue,
+                Poll::Ready(Ok(false)) | Poll::Pending => {}
+                // It is known, or logged already.
+                Poll::Ready(Err(_)) => return Poll::Ready(Ok(())),
+            }
             return conn.deadline.poll_expired(cx).map(|()| Ok(()));
         }
     });
@@ -137,6 +148,8 @@ struct Streams {
     active: Cell<usize>,
     /// No more requests are wanted.
     leaving: Cell<bool>,
+    /// What was not written yet.
+    held: io::Held,
 }
 
 /// Begins streams: what hyper calls.

@@ -108,10 +108,10 @@ enum Base {
 
 impl Base {
     fn of(req: &Request) -> Base {
-        match req.conf.core.root.alias {
-            Alias::No => Base::Root,
-            Alias::Uri => Base::Regex,
-            Alias::Name(len) => Base::Prefix(len),
+        match &req.conf.core.root.alias {
+            None => Base::Root,
+            Some(Alias::Whole) => Base::Regex,
+            Some(Alias::Prefix(name)) => Base::Prefix(name.len()),
         }
     }
 
@@ -135,7 +135,9 @@ fn handle(req: &mut Request) -> Verdict {
     let Some(wanted) = (*req.conf.try_files.files).clone() else { return Verdict::Next };
     let base = Base::of(req);
     let root = document_root(req);
-    if !matches!(base, Base::Root) && !req.valid_location {
+    if let Some(alias) = &req.conf.core.root.alias
+        && (!req.valid_location || !alias.fits(&req.uri))
+    {
         // Says what is wrong.
         super::core::map_path(req);
         return Verdict::Status(500);

@@ -8,8 +8,8 @@ use super::core;
 use super::grammar::Context;
 use super::listen::{Port, Side};
 use super::{Build, Outcome};
-use crate::http::checked;
 use crate::http::Http;
+use crate::http::checked;
 use crate::log::{self, Level, OpenFiles};
 use crate::net::listen::Listen;
 use crate::process::{self, Core};
@@ -77,7 +77,10 @@ pub fn load(options: &Options<'_>, messages: &mut Vec<Message>) -> Result<Ir, No
     let mut cf = Build::new(options);
     let made = read(options, &mut cf, messages);
     if let Err(fault) = &made {
-        cf.messages.push((Level::Emerg, fault.text(b"", "")));
+        let text = fault.text(b"", "");
+        if !text.is_empty() {
+            cf.messages.push((Level::Emerg, text));
+        }
     }
     drain(&mut cf, messages);
     made.map_err(|_| NotLoaded)

@@ -143,8 +143,13 @@ fn of_upstream(family: &str, rest: &str) -> Option<Kind> {
         | "ssl_session_reuse"
         | "ssl_server_name"
         | "ssl_verify" => Kind::Flag,
-        "socket_rcvbuf" | "socket_sndbuf" | "send_lowat" | "buffer_size" | "busy_buffers_size"
-        | "max_temp_file_size" | "temp_file_write_size" => Kind::Size,
+        "socket_rcvbuf"
+        | "socket_sndbuf"
+        | "send_lowat"
+        | "buffer_size"
+        | "busy_buffers_size"
+        | "max_temp_file_size"
+        | "temp_file_write_size" => Kind::Size,
         "connect_timeout"
         | "send_timeout"
         | "read_timeout"

@@ -76,9 +76,8 @@ fn buffers(values: &Values, family: &str) -> Outcome {
         return Err(Fault::here(format!("there must be at least 2 \"{family}_buffers\"")));
     }
     let size = size_of("buffer_size").unwrap_or_else(page_size).max(each);
-    let maximum = format!(
-        "the maximum of the value of \"{family}_buffer_size\" and one of the \"{family}_buffers\""
-    );
+    let maximum =
+        format!("the maximum of the value of \"{family}_buffer_size\" and one of the \"{family}_buffers\"");
     let too_small = |what: &str| {
         Err(Fault::here(format!("\"{family}_{what}\" must be equal to or greater than {maximum}")))
     };

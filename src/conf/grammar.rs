@@ -321,7 +321,7 @@ mod tests {
         assert_eq!(all().count(), lines(DIRECTIVES).count());
         assert_eq!(HTTP_VARIABLES.len() + STREAM_VARIABLES.len(), lines(VARIABLES).count());
         assert_eq!(THIRD_PARTY_ROWS.len(), lines(THIRD_PARTY).count());
-        // One more than nginx 1.31.5 has: `ssl`, which older configurations say.
+        // Those of nginx 1.31.5, and `ssl`, which it has no more.
         assert_eq!(lines(DIRECTIVES).count(), 784 + 1);
     }
 

@@ -36,6 +36,7 @@ pub mod testing;
 pub mod types;
 pub mod upstream;
 pub mod uri;
+pub mod user_agent;
 #[macro_use]
 pub mod module;
 pub mod modules;

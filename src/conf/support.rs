@@ -12,7 +12,7 @@ fn is_built_in(row: &Row) -> bool {
 }
 
 /// A row is `supported` when some module has a setter for it, `accepted:REASON` when it has no effect (then a setter
-/// may check its arguments), and `no` otherwise.
+/// may check its arguments), `checked` when its arguments are checked before it is refused, and `no` otherwise.
 ///
 /// With NXR_WRITE_SUPPORT=1 in the environment the test corrects the last column of the table by the setters there
 /// are; rows that say `accepted:` are left alone. Build and test again afterwards: the table is part of the library.
@@ -24,6 +24,7 @@ fn the_table_says_what_there_is() {
             match row.support {
                 Support::Supported => !has,
                 Support::Accepted(_) => false,
+                Support::Checked => has || crate::http::checked::kind(row).is_none(),
                 Support::No => has,
             }
         })
@@ -57,6 +58,7 @@ fn rewrite() {
         let support = match support {
             accepted if accepted.starts_with("accepted:") => accepted,
             _ if is_built_in(row) || setter(row).is_some() => "supported",
+            "checked" => "checked",
             _ => "no",
         };
         out += &format!("{rest}\t{support}\n");
@@ -103,7 +105,7 @@ fn listed() -> String {
             absent.push(format!("`{module}`"));
             continue;
         }
-        let missing = names(|s| matches!(s, Support::No));
+        let missing = names(|s| matches!(s, Support::No | Support::Checked));
         out += &format!("| {module} | {supported} | {accepted} | {missing} |\n");
     }
     out += &format!("\nNot there at all: {}.\n\n", absent.join(", "));

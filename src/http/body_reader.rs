@@ -64,11 +64,14 @@ pub async fn next_piece(req: &mut Request) -> Result<Option<Bytes>, Verdict> {
 
 /// As [`next_piece`], for pumps that also do something else.
 pub fn poll_piece(req: &mut Request, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Verdict>> {
-    if req.body.complete || req.body_length == BodyLength::None {
-        req.body.complete = true;
+    if req.body.complete {
         return Poll::Ready(Ok(None));
     }
     ready!(poll_start(req, cx))?;
+    if req.body_length == BodyLength::None {
+        req.body.complete = true;
+        return Poll::Ready(Ok(None));
+    }
     let piece =
         if req.body.frames.is_some() { ready!(poll_frame(req, cx)) } else { ready!(poll_http1(req, cx)) };
     if let Ok(Some(piece)) = &piece {
@@ -234,9 +237,7 @@ fn decode(req: &mut Request) -> Result<Decoded, Verdict> {
         Err(_) => {
             drop(buffer);
             req.body.wire -= std::mem::take(&mut req.body.unsettled);
-            if !req.body.discard {
-                req.log(Level::Error, None, format_args!("client sent invalid chunked body"));
-            }
+            req.log(Level::Error, None, format_args!("client sent invalid chunked body"));
             Err(Verdict::Status(400))
         }
     }
@@ -329,6 +330,38 @@ impl Drop for TempFile {
     }
 }
 
+/// Begins to throw the body away: the part of it that is there. The rest is left to [`drain`].
+pub async fn discard(req: &mut Request) -> Result<(), Verdict> {
+    if req.is_subrequest() || req.version >= Version::Http2 || req.body.discard || req.body.started {
+        return Ok(());
+    }
+    std::future::poll_fn(|cx| poll_start(req, cx)).await?;
+    if req.body_length == BodyLength::None {
+        return Ok(());
+    }
+    req.body.discard = true;
+    let thrown = std::future::poll_fn(|cx| {
+        loop {
+            match poll_piece(req, cx) {
+                Poll::Ready(Ok(Some(_))) => {}
+                Poll::Ready(Ok(None)) => return Poll::Ready(Ok(())),
+                Poll::Ready(Err(verdict)) => return Poll::Ready(Err(verdict)),
+                Poll::Pending => return Poll::Ready(Ok(())),
+            }
+        }
+    });
+    match thrown.await {
+        Err(verdict @ Verdict::Status(400)) => Err(verdict),
+        // A connection that broke is noticed when the answer is written.
+        _ => {
+            // The clock of reading does not run while the answer is sent.
+            deadline(req).clear();
+            req.body.waiting = false;
+            Ok(())
+        }
+    }
+}
+
 /// Reads and forgets what is left of the body, as long as `lingering_time` allows; false where the connection cannot
 /// be used any more.
 pub async fn drain(req: &mut Request) -> bool {
@@ -352,23 +385,6 @@ pub async fn drain(req: &mut Request) -> bool {
         }
     };
     total.limit(all).await.unwrap_or(false)
-}
-
-/// Throws away what is there of the body, and marks the rest to be thrown away; the error is for a body that is
-/// found to be wrong.
-pub fn discard(req: &mut Request) -> Result<(), Verdict> {
-    if req.is_subrequest() || req.body.discard || req.body.started {
-        return Ok(());
-    }
-    req.body.discard = true;
-    let mut cx = Context::from_waker(std::task::Waker::noop());
-    loop {
-        match poll_piece(req, &mut cx) {
-            Poll::Ready(Ok(Some(_))) => {}
-            Poll::Ready(Err(verdict @ Verdict::Status(_))) => return Err(verdict),
-            _ => return Ok(()),
-        }
-    }
 }
 
 /// A file's handle that reads at positions of its own.

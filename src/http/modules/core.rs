@@ -189,7 +189,11 @@ settings! {
     }
 }
 
-const KEEPALIVE_DISABLE: &[(&str, u32)] = &[("none", 1), ("msie6", 2), ("safari", 4)];
+const KEEPALIVE_DISABLE: &[(&str, u32)] = &[("none", 1), ("msie6", MSIE6), ("safari", SAFARI)];
+/// `keepalive_disable msie6`
+pub const MSIE6: u32 = 2;
+/// `keepalive_disable safari`
+pub const SAFARI: u32 = 4;
 
 impl Conf for LocConf {
     fn merge(&mut self, parent: &Self, cf: &mut Build) -> Outcome {

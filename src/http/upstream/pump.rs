@@ -33,6 +33,8 @@ enum Source {
     Open,
     Complete,
     Broken,
+    /// What came cannot be understood.
+    Malformed,
 }
 
 /// Why the pump stopped early.
@@ -105,6 +107,7 @@ impl<P: Protocol> Exchange<P> {
         match done {
             Err(Stop::Lost) => self.lost(req),
             Err(Stop::Closed) => self.gone(req),
+            Ok(()) if pump.source == Source::Malformed => self.lost(req),
             Ok(()) if pump.source == Source::Broken => {
                 self.close(req);
                 req.keepalive = false;
@@ -161,7 +164,7 @@ impl<P: Protocol> Exchange<P> {
                     self.end(req, pump, Source::Complete);
                 }
             }
-            Err(_) => self.end(req, pump, Source::Broken),
+            Err(_) => self.end(req, pump, Source::Malformed),
         }
     }
 
@@ -204,10 +207,9 @@ impl<P: Protocol> Exchange<P> {
     ) -> Poll<Result<(), Stop>> {
         if written {
             let held = req.held();
-            if held > 0 && (!self.buffering || held >= *req.conf.core.postpone_output) {
-                if let Poll::Ready(Err(gone)) = req.poll_flush_out(cx) {
-                    return Poll::Ready(Err(gone.into()));
-                }
+            let due = held > 0 && (!self.buffering || held >= *req.conf.core.postpone_output);
+            if due && let Poll::Ready(Err(gone)) = req.poll_flush_out(cx) {
+                return Poll::Ready(Err(gone.into()));
             }
         }
         if pump.source == Source::Open && self.watch.poll_gone(req, cx, true).is_ready() {

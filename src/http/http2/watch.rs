@@ -32,12 +32,15 @@ impl<F: Future + 'static> Executor<F> for Tasks {
             let mut watched: Option<Rc<Shared>> = None;
             let mut stalled: Option<(u64, Deadline)> = None;
             poll_fn(|cx| {
-                if stream.as_mut().poll(cx).is_ready() {
+                let ended = stream.as_mut().poll(cx).is_ready();
+                // Taken in any case: what stayed there would keep the connection.
+                let begun = BEGUN.take();
+                if ended {
                     return Poll::Ready(());
                 }
                 let watched = match &watched {
                     Some(shared) => shared,
-                    None => match BEGUN.take() {
+                    None => match begun {
                         Some(shared) => watched.insert(shared),
                         None => return Poll::Pending,
                     },

@@ -88,8 +88,7 @@ impl Known {
 
     /// Whether it is this server that meant it.
     pub fn is_of(&self, server: &Draft) -> bool {
-        (&self.host, &self.service, self.backup)
-            == (&key(server).0, &key(server).1, server.backup)
+        (&self.host, &self.service, self.backup) == (&key(server).0, &key(server).1, server.backup)
     }
 }
 

@@ -94,9 +94,7 @@ pub async fn target(req: &Request, conf: &'static LocConf) -> Result<(Target, Va
             Ok((target, VarsRef::Static(vars)))
         }
         // Boxed: most requests have no use for the room this takes.
-        Some(Pass::Dynamic(template)) => {
-            Box::pin(evaluated(req, conf, template.eval(req), location)).await
-        }
+        Some(Pass::Dynamic(template)) => Box::pin(evaluated(req, conf, template.eval(req), location)).await,
         None => Err(NoPeers::Status(500)),
     }
 }

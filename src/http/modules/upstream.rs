@@ -5,9 +5,9 @@ use crate::conf::grammar::Context;
 use crate::conf::{Build, Outcome};
 use crate::http::module::Module;
 use crate::http::request::Request;
-use crate::upstream::{Groups, RunTime};
 use crate::upstream::directives::{self, Place};
 use crate::upstream::state::{Field, http_list};
+use crate::upstream::{Groups, RunTime};
 use crate::value::{Builtin, Prefix, Template, VarId};
 
 /// The http block as a place for `upstream` blocks.

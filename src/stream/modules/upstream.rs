@@ -5,9 +5,9 @@ use crate::conf::grammar::Context;
 use crate::conf::{Build, Outcome};
 use crate::stream::module::Module;
 use crate::stream::session::Session;
-use crate::upstream::{Groups, RunTime};
 use crate::upstream::directives::{self, Place};
 use crate::upstream::state::{Field, stream_list};
+use crate::upstream::{Groups, RunTime};
 use crate::value::{Builtin, Template, VarId};
 
 /// The stream block as a place for `upstream` blocks.

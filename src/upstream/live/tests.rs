@@ -9,7 +9,8 @@ fn group(fixed: &[&str], server: Draft) -> &'static Group {
         let address: SocketAddr = text.parse().unwrap();
         Draft::default().peer(address.into(), text.as_bytes().into())
     };
-    let name = format!("live-{}", crate::net::resolver::now() as usize + std::ptr::from_ref(&server) as usize);
+    let name =
+        format!("live-{}", crate::net::resolver::now() as usize + std::ptr::from_ref(&server) as usize);
     let peers = fixed.iter().map(peer).collect();
     let mut group = Group::new(name.as_str().into(), Method::RoundRobin, peers, Vec::new()).unwrap();
     let resolver = Arc::new(Resolver::new(Vec::new(), None, true, true));

@@ -75,7 +75,9 @@ async fn handshakes(http: &'static Http, mut incoming: Incoming, socket: Socket)
             let conn = Connection::new(incoming, Io::Plain(socket), None, http);
             return serve::plain_on_tls(conn, http).await;
         }
-        Some(Ok(None)) => return,
+        Some(Ok(None)) => {
+            return tell(http, &incoming, Level::Info, "SSL handshaking", "client closed connection");
+        }
         Some(Err(_)) => return,
         None => return timed_out(http, &incoming, "SSL handshaking"),
     }

@@ -89,13 +89,17 @@ fn listed() -> String {
             modules.push(row.module);
         }
     }
+    // In an order that does not change from run to run.
+    modules.sort_unstable();
     let mut out =
         String::from("\n| module | supported | taken, no effect | not yet |\n| --- | --- | --- | --- |\n");
     let mut absent = Vec::new();
     for module in modules {
         let names = |want: fn(&Support) -> bool| {
             let own = grammar::all().filter(|row| row.module == module && want(&row.support));
-            own.map(|row| format!("`{}`", row.name)).collect::<Vec<_>>().join(" ")
+            let mut own: Vec<String> = own.map(|row| format!("`{}`", row.name)).collect();
+            own.sort_unstable();
+            own.join(" ")
         };
         let supported = names(|s| matches!(s, Support::Supported));
         let accepted = names(|s| matches!(s, Support::Accepted(_)));

@@ -33,6 +33,8 @@ pub struct RequestBody {
     pub wire: u64,
     /// Of those, bytes of the last read: a malformed chunk among them makes none of them count.
     pub unsettled: u64,
+    /// Its chunks make no sense, which the log was told.
+    pub malformed: bool,
     /// The clock runs for the next piece.
     pub waiting: bool,
     /// HTTP/2: where its frames come from.
@@ -71,6 +73,12 @@ impl Request {
         super::body_reader::read_all(self).await
     }
 
+    /// The body is not wanted: what came of it is thrown away, and so is what comes until the request is over. The
+    /// error is what to answer to a malformed one (400).
+    pub async fn discard_body(&mut self) -> Result<(), Verdict> {
+        super::body_reader::discard(self).await
+    }
+
     /// As [`Request::next_body_piece`], for pumps that also do something else.
     pub fn poll_body_piece(
         &mut self,
@@ -82,10 +90,5 @@ impl Request {
     /// The next piece of a body that is passed on as it comes; none at its end.
     pub async fn next_body_piece(&mut self) -> Result<Option<Bytes>, Verdict> {
         super::body_reader::next_piece(self).await
-    }
-
-    /// The response needs no body: what the client sent of it, and will send, is thrown away.
-    pub fn discard_body(&mut self) -> Result<(), Verdict> {
-        super::body_reader::discard(self)
     }
 }

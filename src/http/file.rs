@@ -78,7 +78,7 @@ impl Request {
         data: &Metadata,
         field: Option<(Name, &[u8])>,
     ) -> Verdict {
-        if let Err(verdict) = self.discard_body() {
+        if let Err(verdict) = self.discard_body().await {
             return verdict;
         }
         self.action.set("sending response to client");

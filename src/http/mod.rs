@@ -6,6 +6,7 @@ pub mod body;
 pub mod body_reader;
 pub mod certificates;
 pub mod charset_map;
+pub mod checked;
 pub mod chunked;
 pub mod conf;
 pub mod connection;

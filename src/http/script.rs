@@ -420,7 +420,7 @@ fn answer(req: &mut Request, status: u16, text: &Template) -> Flow {
 
 /// Sends `text` with `status`, typed by the URI's extension.
 async fn send_response(req: &mut Request, status: u16, text: &[u8]) -> Verdict {
-    if let Err(verdict) = req.discard_body() {
+    if let Err(verdict) = req.discard_body().await {
         return verdict;
     }
     req.response.status = status;

@@ -33,7 +33,7 @@ pub async fn respond(req: &mut Request, status: u16) -> Verdict {
     if let Some(page) = error_page(req, status) {
         return send_error_page(req, &page).await;
     }
-    forget_body(req);
+    forget_body(req).await;
     let refresh = matches!(status, 301 | 302) && *req.conf.core.msie_refresh && req.browser().msie;
     let page = match refresh {
         true => send_refresh(req).await,
@@ -66,9 +66,9 @@ async fn own_page(req: &mut Request, code: u16) -> Result<(), Gone> {
 }
 
 /// Nobody wants the body any more; a client that waits to be told so is not told to go on.
-fn forget_body(req: &mut Request) {
+async fn forget_body(req: &mut Request) {
     req.expect_tested = true;
-    if req.discard_body().is_err() {
+    if req.discard_body().await.is_err() {
         req.keepalive = false;
     }
 }
@@ -203,7 +203,7 @@ async fn send_error_page(req: &mut Request, page: &ErrorPage) -> Verdict {
         }
         _ => {}
     }
-    forget_body(req);
+    forget_body(req).await;
     if !overwrite.is_some_and(|o| matches!(o, 301 | 302 | 303 | 307 | 308)) {
         req.err_status = 302;
     }

@@ -138,7 +138,7 @@ async fn handle(req: &mut Request) -> Verdict {
             return Verdict::Status(status);
         }
     };
-    if let Err(verdict) = req.discard_body() {
+    if let Err(verdict) = req.discard_body().await {
         return verdict;
     }
     req.response.status = 200;

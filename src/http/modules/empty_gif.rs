@@ -54,7 +54,7 @@ async fn handle(req: &mut Request) -> Verdict {
     if !matches!(req.method, Method::Get | Method::Head) {
         return Verdict::Status(405);
     }
-    if let Err(verdict) = req.discard_body() {
+    if let Err(verdict) = req.discard_body().await {
         return verdict;
     }
     req.response.last_modified = Some(TIME);

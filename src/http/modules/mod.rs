@@ -105,4 +105,5 @@ crate::http_modules! {
     gzip: gzip::Gzip,
     range: range::Range,
     log: log::Log,
+    checked: super::checked::Checked,
 }

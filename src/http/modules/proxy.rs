@@ -217,6 +217,10 @@ const fn all_setters() -> [(&'static str, Setter); SETTERS.len() + proxy_ssl::SE
 }
 
 impl Conf for LocConf {
+    fn check(&self, _: &mut Build) -> Outcome {
+        self.upstream.check("proxy")
+    }
+
     fn merge(&mut self, parent: &Self, cf: &mut Build) -> Outcome {
         self.upstream.merge(&parent.upstream, "proxy", &HIDE, cf)?;
         let own_pass: Option<Arc<Pass>> = (*self.own.pass).clone();
@@ -310,6 +314,7 @@ fn pass(cf: &mut Build, d: &Directive<'_>) -> Outcome {
     if loc(cf).own.pass.is_some() {
         return Err(Fault::directive("is duplicate"));
     }
+    cf.checked.proxied();
     let location = cf.http.location();
     let name = Bytes::copy_from_slice(&location.name);
     let prefixed = matches!(location.kind, Kind::Exact | Kind::Prefix { .. });

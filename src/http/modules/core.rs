@@ -184,6 +184,8 @@ settings! {
         server_tokens: Tokens = Tokens::On,
         chunked_transfer_encoding: bool = true,
         etag: bool = true,
+        /// Where to go once the response is sent; empty for nowhere.
+        post_action: Bytes = Bytes::new(),
         error_pages: Vec<Arc<ErrorPage>> = Vec::new(),
         error_log: ErrorLogBuilder = ErrorLogBuilder::default(),
     }
@@ -337,6 +339,7 @@ impl Module for Core {
                 set::flag(&mut cf.http.loc().core().chunked_transfer_encoding, d)
             }),
             ("etag", |cf, d| set::flag(&mut cf.http.loc().core().etag, d)),
+            ("post_action", |cf, d| set::text(&mut cf.http.loc().core().post_action, d)),
             ("error_page", crate::http::error_page::directive),
             ("error_log", |cf, d| {
                 let mut log = std::mem::take(cf.http.loc().core().error_log.edit());

@@ -15,7 +15,7 @@ pub struct Watch {
 impl Watch {
     /// Watches HTTP/1 clients, unless their end is to be ignored.
     pub fn new(req: &Request, ignore: bool) -> Watch {
-        Watch { on: !ignore && req.version < Version::Http2 && !req.is_subrequest() }
+        Watch { on: !ignore && !req.post_action && req.version < Version::Http2 && !req.is_subrequest() }
     }
 
     /// Ready once the client is gone, which is logged.

@@ -105,6 +105,7 @@ impl Configuration for Serving {
     }
 
     fn close_idle(&'static self) {
+        crate::upstream::keepalive::close();
         crate::http::connection::close_idle();
     }
 

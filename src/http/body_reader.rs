@@ -64,11 +64,14 @@ pub async fn next_piece(req: &mut Request) -> Result<Option<Bytes>, Verdict> {
 
 /// As [`next_piece`], for pumps that also do something else.
 pub fn poll_piece(req: &mut Request, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Verdict>> {
-    if req.body.complete || req.body_length == BodyLength::None {
-        req.body.complete = true;
+    if req.body.complete {
         return Poll::Ready(Ok(None));
     }
     ready!(poll_start(req, cx))?;
+    if req.body_length == BodyLength::None {
+        req.body.complete = true;
+        return Poll::Ready(Ok(None));
+    }
     let piece =
         if req.body.frames.is_some() { ready!(poll_frame(req, cx)) } else { ready!(poll_http1(req, cx)) };
     if let Ok(Some(piece)) = &piece {
@@ -108,7 +111,10 @@ fn poll_start(req: &mut Request, cx: &mut Context<'_>) -> Poll<Result<(), Verdic
     }
     while !req.body.continue_left.is_empty() {
         match ready!(req.conn.io.poll_write(cx, req.body.continue_left)) {
-            Ok(n) if n > 0 => req.body.continue_left = &req.body.continue_left[n..],
+            Ok(n) if n > 0 => {
+                req.body.continue_left = &req.body.continue_left[n..];
+                req.out.count(n);
+            }
             _ => return Poll::Ready(Err(Verdict::Close)),
         }
     }
@@ -183,7 +189,7 @@ fn poll_http1(req: &mut Request, cx: &mut Context<'_>) -> Poll<Result<Option<Byt
             Poll::Ready(Ok(n)) => n,
             Poll::Ready(Err(e)) => {
                 req.log(Level::Info, Some(&e), format_args!("recv() failed"));
-                return Poll::Ready(Err(Verdict::Close));
+                return Poll::Ready(Err(gone(req)));
             }
         };
         if n == 0 && req.body.discard {
@@ -191,11 +197,19 @@ fn poll_http1(req: &mut Request, cx: &mut Context<'_>) -> Poll<Result<Option<Byt
         }
         if n == 0 {
             req.log(Level::Info, None, format_args!("client prematurely closed connection"));
-            return Poll::Ready(Err(Verdict::Close));
+            return Poll::Ready(Err(gone(req)));
         }
         deadline(req).clear();
         req.body.waiting = false;
     }
+}
+
+/// The client is gone in the middle of its body: no answer, but a 400 in the access log.
+fn gone(req: &mut Request) -> Verdict {
+    if req.response.status == 0 {
+        req.response.status = 400;
+    }
+    Verdict::Close
 }
 
 enum Decoded {
@@ -242,9 +256,7 @@ fn decode(req: &mut Request) -> Result<Decoded, Verdict> {
         Err(_) => {
             drop(buffer);
             req.body.wire -= std::mem::take(&mut req.body.unsettled);
-            if !req.body.discard {
-                req.log(Level::Error, None, format_args!("client sent invalid chunked body"));
-            }
+            req.log(Level::Error, None, format_args!("client sent invalid chunked body"));
             Err(Verdict::Status(400))
         }
     }
@@ -275,8 +287,6 @@ fn poll_timeout(req: &mut Request, cx: &mut Context<'_>) -> Poll<Result<Option<B
     }
     ready!(deadline(req).poll_expired(cx));
     deadline(req).clear();
-    let reason = io::Error::from_raw_os_error(libc::ETIMEDOUT);
-    req.log(Level::Info, Some(&reason), format_args!("client timed out"));
     Poll::Ready(Err(Verdict::Status(408)))
 }
 
@@ -319,7 +329,7 @@ pub fn create_temp(folder: &Path, named: bool) -> Result<TempFile, (PathBuf, io:
     loop {
         let path = folder.join(format!("{:010}", NUMBER.fetch_add(1, Ordering::Relaxed) + 1));
         match OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path) {
-            Ok(mut file) => {
+            Ok(file) => {
                 if !named {
                     let _ = fs::remove_file(&path);
                 }
@@ -335,6 +345,38 @@ impl Drop for TempFile {
     fn drop(&mut self) {
         if self.named && !self.stays {
             let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Begins to throw the body away: the part of it that is there. The rest is left to [`drain`].
+pub async fn discard(req: &mut Request) -> Result<(), Verdict> {
+    if req.is_subrequest() || req.version >= Version::Http2 || req.body.discard || req.body.started {
+        return Ok(());
+    }
+    std::future::poll_fn(|cx| poll_start(req, cx)).await?;
+    if req.body_length == BodyLength::None {
+        return Ok(());
+    }
+    req.body.discard = true;
+    let thrown = std::future::poll_fn(|cx| {
+        loop {
+            match poll_piece(req, cx) {
+                Poll::Ready(Ok(Some(_))) => {}
+                Poll::Ready(Ok(None)) => return Poll::Ready(Ok(())),
+                Poll::Ready(Err(verdict)) => return Poll::Ready(Err(verdict)),
+                Poll::Pending => return Poll::Ready(Ok(())),
+            }
+        }
+    });
+    match thrown.await {
+        Err(verdict @ Verdict::Status(400)) => Err(verdict),
+        // A connection that broke is noticed when the answer is written.
+        _ => {
+            // The clock of reading does not run while the answer is sent.
+            deadline(req).clear();
+            req.body.waiting = false;
+            Ok(())
         }
     }
 }

@@ -57,6 +57,8 @@ pub struct LocationBuild {
     pub name: Vec<u8>,
     /// How it is chosen.
     pub kind: Kind,
+    /// A URI that lacks the name's last slash is redirected to it: the location is proxied.
+    pub auto_redirect: bool,
     /// Settings.
     pub conf: LocBuild,
     /// Nested locations.
@@ -73,6 +75,7 @@ impl LocationBuild {
         LocationBuild {
             name: name.to_vec(),
             kind,
+            auto_redirect: false,
             conf: LocBuild::default(),
             children: Vec::new(),
             ifs: Vec::new(),
@@ -362,6 +365,7 @@ fn close(build: LocationBuild, parent: &Loc, cf: &mut Build) -> Outcome<Location
     Ok(Location {
         name: build.name.into(),
         kind: build.kind,
+        auto_redirect: build.auto_redirect,
         conf,
         error_log,
         handlers,

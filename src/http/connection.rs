@@ -10,7 +10,7 @@ use super::listen::{Addr, Port};
 use super::{Http, Server};
 use crate::log::ErrorLog;
 use crate::net::{Address, Buffer, Deadline, Io, proxy_protocol};
-use crate::process::Slot;
+use crate::process::{Counted, Slot, stats};
 use crate::tls::TlsInfo;
 
 /// A client's connection. Requests share it; all that changes has a cell.
@@ -49,6 +49,8 @@ pub struct Connection {
     pub sent: Cell<u64>,
     /// Between two requests.
     pub idle: Cell<bool>,
+    /// Counts it among those that wait for a request.
+    waiting: Cell<Option<Counted>>,
     /// Milliseconds it may be idle.
     pub keepalive: Cell<u64>,
     /// The error log of the server chosen so far.
@@ -105,6 +107,7 @@ impl Connection {
             start_ms: incoming.start_ms,
             sent: Cell::new(0),
             idle: Cell::new(false),
+            waiting: Cell::new(None),
             keepalive: Cell::new(75_000),
             log: RefCell::new(server.root.error_log().clone()),
             _slot: incoming.slot,
@@ -135,6 +138,17 @@ impl Connection {
     /// Whether it is TLS.
     pub fn is_tls(&self) -> bool {
         self.tls.is_some()
+    }
+
+    /// Whether it is between two requests and may be closed.
+    pub fn set_resting(&self, resting: bool) {
+        self.idle.set(resting);
+        self.set_waiting(resting);
+    }
+
+    /// Counts it, for stub_status, among those that wait for a request.
+    pub fn set_waiting(&self, waiting: bool) {
+        self.waiting.set(waiting.then(|| Counted::new(&stats().waiting)));
     }
 
     /// Small writes leave at once from now on.

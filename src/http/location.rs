@@ -37,6 +37,8 @@ pub struct Location {
     pub name: Box<[u8]>,
     /// How it is chosen.
     pub kind: Kind,
+    /// A URI that lacks the name's last slash is redirected to it.
+    pub auto_redirect: bool,
     /// Settings; also reached through `Deref`.
     pub conf: Loc,
     /// Its error log: its own, or the one around it.
@@ -121,7 +123,7 @@ impl Locations {
         this.exact.sort_by(|a, b| a.name.cmp(&b.name));
         this.named.sort_by(|a, b| a.name.cmp(&b.name));
         prefixes.sort_by(|a, b| a.name.cmp(&b.name));
-        this.redirects = this.exact.iter().chain(&prefixes).any(|l| *l.core.auto_redirect);
+        this.redirects = this.exact.iter().chain(&prefixes).any(|l| l.auto_redirect);
         for location in prefixes {
             let mut parent = this.prefixes.len().checked_sub(1);
             while let Some(i) = parent {
@@ -211,7 +213,7 @@ impl Locations {
             .binary_search_by(|p| name_is(&p.location.name))
             .ok()
             .map(|i| &self.prefixes[i].location);
-        let auto = exact.into_iter().chain(prefix).any(|l| *l.core.auto_redirect);
+        let auto = exact.into_iter().chain(prefix).any(|l| l.auto_redirect);
         auto.then_some(exact.or(prefix)).flatten()
     }
 

@@ -6,9 +6,10 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 
 use super::request::Request;
-use crate::conf::{Fault, Outcome};
+use crate::conf::Outcome;
 use crate::log::Level;
-use crate::syntax::{Item, Items};
+use crate::syntax::Items;
+use crate::value::entries::entries;
 
 /// Extensions, lower-case, and their types.
 #[derive(Clone, Debug, Default)]
@@ -47,15 +48,7 @@ impl Types {
 
     /// Reads the lines of a `types` block.
     pub fn read(&mut self, items: Items<'_>, messages: &mut Vec<(Level, String)>) -> Outcome {
-        for item in items {
-            let d = match item {
-                Item::Directive(d) => d,
-                Item::Error(error) => return Err(Fault::whole(error)),
-            };
-            if let Some(items) = d.included() {
-                self.read(items, messages)?;
-                continue;
-            }
+        entries(items, &mut |d| {
             let value = Bytes::copy_from_slice(d.name());
             for extension in d.args() {
                 let old = self.0.insert(extension.to_ascii_lowercase().into(), value.clone());
@@ -72,7 +65,7 @@ impl Types {
                     ));
                 }
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 }

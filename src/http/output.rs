@@ -97,6 +97,13 @@ impl Output {
         }
     }
 
+    /// `n` bytes went to the client before the head (`100 Continue`).
+    pub(super) fn count(&mut self, n: usize) {
+        if let Kind::Http1(writer) = &mut self.kind {
+            writer.sent += n as u64;
+        }
+    }
+
     /// Bytes of the head.
     pub fn head_size(&self) -> u64 {
         match &self.kind {

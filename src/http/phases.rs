@@ -5,7 +5,7 @@ use bytes::Bytes;
 
 use super::location::{Found, Kind, Location};
 use super::module::{ContentHandler, Handler, Step, Verdict};
-use super::modules::core::Satisfy;
+use super::modules::core::{MSIE6, SAFARI, Satisfy};
 use super::request::{BodyLength, Request};
 use super::special;
 use crate::log::Level;
@@ -46,12 +46,15 @@ async fn settle(req: &mut Request, mut verdict: Verdict) -> bool {
         let from = match verdict {
             Verdict::Done | Verdict::Next | Verdict::Allow => return true,
             Verdict::Close => return false,
-            Verdict::Status(444) => return false,
-            Verdict::Status(status) if req.response.sent => {
-                // Too late for another answer.
-                let _ = status;
+            // nginx closes the connection for these without a word.
+            Verdict::Status(status @ (408 | 444 | 499)) => {
+                if req.response.status == 0 || req.out.sent() == 0 {
+                    req.response.status = status;
+                }
                 return false;
             }
+            // Too late for another answer.
+            Verdict::Status(_) if req.response.sent => return false,
             Verdict::Status(status) => {
                 verdict = special::respond(req, status).await;
                 continue;
@@ -149,7 +152,20 @@ async fn call(req: &mut Request, handler: Handler) -> Verdict {
     }
 }
 
+/// The access checks; `auth_delay` slows down those who guess passwords.
 async fn access(req: &mut Request) -> Option<Verdict> {
+    let verdict = check_access(req).await?;
+    let delay = *req.conf.core.auth_delay;
+    if delay > 0 && matches!(verdict, Verdict::Status(401 | 407)) {
+        req.log(Level::Info, None, format_args!("delaying unauthorized request"));
+        if req.pause(delay).await.is_err() {
+            return Some(Verdict::Status(499));
+        }
+    }
+    Some(verdict)
+}
+
+async fn check_access(req: &mut Request) -> Option<Verdict> {
     let any = *req.conf.core.satisfy == Satisfy::Any;
     let mut refused = None;
     for handler in &req.conf.handlers.access {
@@ -160,9 +176,9 @@ async fn access(req: &mut Request) -> Option<Verdict> {
                 return None;
             }
             Verdict::Allow => {}
-            Verdict::Status(status @ (401 | 403)) if any => {
+            Verdict::Status(status @ (401 | 403 | 407)) if any => {
                 // A 401 asks the client for what would let it in: it outweighs a 403.
-                if status != 401 || refused.is_none() || refused == Some(403) {
+                if !matches!(refused, Some(401 | 407)) {
                     refused = Some(status);
                 }
             }
@@ -232,10 +248,18 @@ fn enter(req: &mut Request, location: &'static Location) {
         if core.keepalive_timeout.0 == 0
             || req.conn.requests.get() >= *core.keepalive_requests as u64
             || elapsed > *core.keepalive_time
+            || is_disabled(req)
         {
             req.keepalive = false;
         }
     }
+}
+
+/// `keepalive_disable`
+fn is_disabled(req: &Request) -> bool {
+    let disabled = *req.conf.core.keepalive_disable;
+    let post = req.method == super::method::Method::Post;
+    (disabled & MSIE6 != 0 && post && req.browser().msie6) || (disabled & SAFARI != 0 && req.browser().safari)
 }
 
 async fn content(req: &mut Request) -> Verdict {

@@ -14,6 +14,7 @@ use super::method::Method;
 use super::output::Output;
 use super::response::Response;
 use super::{Http, Server};
+use crate::process::Counted;
 use crate::upstream::UpstreamState;
 use crate::value::{Context, Scope, Variables};
 
@@ -166,6 +167,8 @@ pub struct Request {
     pub userid: super::modules::userid::State,
     /// Values that modules keep for a request; see [`Request::context`].
     pub contexts: Vec<Box<dyn std::any::Any>>,
+    /// Counts it among the requests that are read, then among those that are answered.
+    pub(super) counted: Option<Counted>,
     /// The parent's URI and more, for a subrequest.
     pub parent: Option<Rc<Parent>>,
 }
@@ -219,6 +222,11 @@ impl Request {
         self.parent.is_some()
     }
 
+    /// Whether this is a subrequest that nobody waits for: the client's connection is not its business.
+    pub fn is_background(&self) -> bool {
+        self.parent.as_ref().is_some_and(|p| p.background)
+    }
+
     /// Sets where the request is; the settings in force become the location's own.
     pub fn enter(&mut self, location: &'static Location) {
         self.location = location;
@@ -270,6 +278,7 @@ impl Request {
         self.internal = true;
         self.valid_unparsed_uri = false;
         self.add_uri_to_alias = false;
+        self.valid_location = true;
         self.leave();
     }
 

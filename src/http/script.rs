@@ -6,31 +6,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
 
 use super::module::{Step, Verdict};
 use super::request::Request;
+use super::uri;
 use crate::log::{self, Level};
 use crate::value::{Part, Regex, Template, VarId};
-
-/// What is escaped in arguments, as nginx does.
-const ARGS: &AsciiSet = &CONTROLS
-    .add(b' ')
-    .add(b'"')
-    .add(b'#')
-    .add(b'%')
-    .add(b'&')
-    .add(b'+')
-    .add(b';')
-    .add(b'<')
-    .add(b'>')
-    .add(b'?')
-    .add(b'\\')
-    .add(b'^')
-    .add(b'`')
-    .add(b'{')
-    .add(b'|')
-    .add(b'}');
 
 /// One instruction.
 #[derive(Clone, Debug)]
@@ -345,7 +326,7 @@ fn append(req: &Request, part: &Part, escape: bool, out: &mut Vec<u8>) {
         Part::Capture(n) if escape => {
             let mut capture = Vec::new();
             req.scope.capture(*n as usize, &mut capture);
-            percent_encode(&capture, ARGS).for_each(|text| out.extend_from_slice(text.as_bytes()));
+            uri::escape(&capture, uri::Escape::Args, out);
         }
         Part::Capture(n) => {
             req.scope.capture(*n as usize, out);
@@ -439,6 +420,9 @@ fn answer(req: &mut Request, status: u16, text: &Template) -> Flow {
 
 /// Sends `text` with `status`, typed by the URI's extension.
 async fn send_response(req: &mut Request, status: u16, text: &[u8]) -> Verdict {
+    if let Err(verdict) = req.discard_body().await {
+        return verdict;
+    }
     req.response.status = status;
     req.response.content_length = Some(text.len() as u64);
     req.set_content_type();

@@ -1,6 +1,7 @@
 //! A client's connection from accept to close over HTTP/1: wait, read a head, run the request, and again.
 
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 use std::task::{Poll, ready};
 
 use bytes::Bytes;
@@ -16,6 +17,7 @@ use super::request::{BodyLength, Head, Request, Version};
 use super::{Http, Server, body_reader, phases, uri};
 use crate::log::Level;
 use crate::net::Buffer;
+use crate::process::{Counted, stats};
 
 /// What becomes of a connection after a request.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -33,7 +35,7 @@ pub async fn http1(conn: Rc<Connection>, http: &'static Http) {
             break;
         }
         first = false;
-        conn.idle.set(false);
+        conn.set_resting(false);
         // On the heap, so that an idle connection is small.
         let after = Box::pin(request(conn.clone(), http)).await;
         match after {
@@ -50,9 +52,14 @@ pub async fn http1(conn: Rc<Connection>, http: &'static Http) {
 
 /// Waits for the first byte of a request, owning no buffer meanwhile. False: there will be none.
 async fn wait(conn: &Rc<Connection>, http: &'static Http, first: bool) -> bool {
-    if !conn.buffer.borrow().is_empty() {
-        return true;
+    {
+        let mut buffer = conn.buffer.borrow_mut();
+        if !buffer.is_empty() {
+            return true;
+        }
+        buffer.release();
     }
+    conn.set_waiting(true);
     let server = conn.default_server(http);
     if first {
         conn.deadline.set(*server.srv.core.client_header_timeout);
@@ -78,7 +85,11 @@ async fn wait(conn: &Rc<Connection>, http: &'static Http, first: bool) -> bool {
             crate::log::error(&conn.error_log(), Level::Info, Some(conn.number), text);
             false
         }
-        Some(Ok(n)) => n > 0,
+        Some(Ok(0)) => {
+            conn.log(Level::Info, None, "waiting for request", format_args!("client closed connection"));
+            false
+        }
+        Some(Ok(_)) => true,
         Some(Err(e)) => {
             let action = if first { "waiting for request" } else { "keepalive" };
             conn.log(Level::Info, Some(&e), action, format_args!("recv() failed"));
@@ -106,7 +117,12 @@ async fn request(conn: Rc<Connection>, http: &'static Http) -> After {
     conn.requests.set(conn.requests.get() + 1);
     conn.sent.set(0);
     let mut req = Request::new(conn.clone(), http);
-    let answered = match read_head(&mut req).await {
+    req.count_reading();
+    let head = read_head(&mut req).await;
+    if head.is_ok() {
+        req.count_writing();
+    }
+    let answered = match head {
         Ok(()) => phases::run(&mut req).await,
         Err(Refusal::Status(status)) => {
             req.keepalive = false;
@@ -475,21 +491,18 @@ fn duplicate(req: &Request, what: &str, name: &[u8], value: &[u8], previous: &[u
 
 /// Fields that may come only once.
 fn unique(name: &[u8]) -> bool {
-    const NAMES: [&[u8]; 14] = [
+    const NAMES: [&[u8]; 11] = [
         b"If-Modified-Since",
         b"If-Unmodified-Since",
         b"If-Match",
         b"If-None-Match",
-        b"Referer",
         b"Content-Length",
         b"Content-Range",
-        b"Content-Type",
-        b"Range",
         b"If-Range",
         b"Transfer-Encoding",
         b"Expect",
         b"Authorization",
-        b"Keep-Alive",
+        b"Proxy-Authorization",
     ];
     NAMES.iter().any(|known| known.eq_ignore_ascii_case(name))
 }
@@ -541,6 +554,7 @@ pub fn choose_server(req: &mut Request, host: &[u8]) {
 pub async fn plain_on_tls(conn: Rc<Connection>, http: &'static Http) {
     if wait(&conn, http, true).await {
         let mut req = Box::new(Request::new(conn.clone(), http));
+        req.count_reading();
         conn.requests.set(1);
         let _ = Box::pin(read_head(&mut req)).await;
         req.action.set("reading client request headers");
@@ -649,14 +663,26 @@ impl Request {
             out: Output::http1(),
             userid: Default::default(),
             contexts: Vec::new(),
+            counted: None,
             parent: None,
             conn,
         }
     }
 
+    /// Counts it, for stub_status, as one whose head is being read.
+    pub(super) fn count_reading(&mut self) {
+        stats().requests.fetch_add(1, Ordering::Relaxed);
+        self.counted = Some(Counted::new(&stats().reading));
+    }
+
+    /// Its head is complete.
+    pub(super) fn count_writing(&mut self) {
+        self.counted = Some(Counted::new(&stats().writing));
+    }
+
     /// The request is over: its log line.
     pub fn end(&mut self) {
-        self.action.set("");
+        self.action.set("logging request");
         if self.response.status == 0 && self.err_status != 0 {
             self.response.status = self.err_status;
         }

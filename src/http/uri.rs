@@ -141,8 +141,10 @@ fn decode(uri: &[u8], at: usize) -> Result<u8, Invalid> {
 pub enum Escape {
     /// A whole URI: space, `#`, `%`, `?`, controls and non-ASCII are escaped.
     Uri,
-    /// Arguments: also `&`, `+` and `=` stay... as in nginx, `#`, `%`, `&`, `+`, `?` are escaped.
+    /// Arguments: also `&`, `+` and `;`.
     Args,
+    /// A URL in an HTML attribute: quotes, space, controls.
+    Refresh,
     /// One component: all but unreserved characters are escaped.
     Component,
 }
@@ -157,8 +159,12 @@ pub fn escape(text: &[u8], kind: Escape, out: &mut Vec<u8>) {
                 | b'{' | b'|' | b'}' | 0x7f..=0xff)
             }
             Escape::Args => {
-                matches!(c, 0..=0x20 | b'"' | b'#' | b'%' | b'&' | b'+' | b'<' | b'>' | b'?' | b'\\'
-                | b'^' | b'`' | b'{' | b'|' | b'}' | 0x7f..=0xff)
+                matches!(c, 0..=0x20 | b'"' | b'#' | b'%' | b'&' | b'+' | b';' | b'<' | b'>' | b'?'
+                | b'\\' | b'^' | b'`' | b'{' | b'|' | b'}' | 0x7f..=0xff)
+            }
+            Escape::Refresh => {
+                matches!(c, 0..=0x20 | b'"' | b'\'' | b'%' | b'<' | b'>' | b'\\' | b'^' | b'`'
+                | b'{' | b'|' | b'}' | 0x7f..=0xff)
             }
             Escape::Component => !(c.is_ascii_alphanumeric() || matches!(c, b'-' | b'.' | b'_' | b'~')),
         };

@@ -1,5 +1,6 @@
 //! Which thread serves a connection, and how many there may be.
 
+use super::stats::{Counted, stats};
 use crate::log::{self, ErrorLog, Level};
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
@@ -32,6 +33,8 @@ pub struct Slot {
     loads: &'static Loads,
     thread: usize,
     client: bool,
+    /// A client is one of stub_status' active connections.
+    _active: Option<Counted>,
 }
 
 thread_local! {
@@ -139,7 +142,8 @@ impl Loads {
             return None;
         }
         load.counter(client).fetch_add(1, Ordering::Relaxed);
-        Some(Slot { loads: self, thread, client })
+        let active = client.then(|| Counted::new(&stats().active));
+        Some(Slot { loads: self, thread, client, _active: active })
     }
 }
 

@@ -24,7 +24,7 @@ mod worker;
 pub use self::core::{Account, Affinity, Core, CoreError, CpuSet, EnvVariable};
 pub use balance::{Slot, connection_slot};
 pub use init::run;
-pub use stats::{Stats, next_connection_number, stats};
+pub use stats::{Counted, Stats, next_connection_number, stats};
 
 use crate::log::{self, ErrorLog, OpenFiles};
 use crate::net::accept::Peer;

@@ -25,6 +25,24 @@ pub struct Stats {
     pub waiting: AtomicI64,
 }
 
+/// Counts one thing as long as it lives. It may end in another thread: only the sum of all threads has a meaning.
+#[derive(Debug)]
+pub struct Counted(&'static AtomicI64);
+
+impl Counted {
+    /// Adds one until it is dropped.
+    pub fn new(counter: &'static AtomicI64) -> Counted {
+        counter.fetch_add(1, Ordering::Relaxed);
+        Counted(counter)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 #[repr(C, align(128))]
 struct Number(AtomicU64);
 
@@ -125,6 +143,11 @@ mod tests {
             .collect();
         threads.into_iter().for_each(|thread| thread.join().unwrap());
         assert_eq!(Stats::total().requests.load(Ordering::Relaxed) - before, 15);
+        let active = || Stats::total().active.load(Ordering::Relaxed);
+        let counted = Counted::new(&stats().active);
+        let with = active();
+        drop(counted);
+        assert_eq!(active(), with - 1);
         let number = next_connection_number();
         assert!(next_connection_number() > number);
     }

@@ -77,6 +77,7 @@ struct Direction {
 /// A pump at work.
 pub struct Pump<'a> {
     session: &'a Session,
+    first_byte: &'a dyn Fn(),
     client: &'a Io,
     upstream: &'a Io,
     limits: Limits,
@@ -89,8 +90,16 @@ pub struct Pump<'a> {
 }
 
 impl<'a> Pump<'a> {
-    /// A pump that sends `first` to the upstream before what the client sends.
-    pub fn new(session: &'a Session, client: &'a Io, upstream: &'a Io, first: &[u8], limits: Limits) -> Self {
+    /// A pump that sends `first` to the upstream before what the client sends, and calls `first_byte` when the
+    /// upstream sends something.
+    pub fn new(
+        session: &'a Session,
+        client: &'a Io,
+        upstream: &'a Io,
+        first: &[u8],
+        limits: Limits,
+        first_byte: &'a dyn Fn(),
+    ) -> Self {
         let mut up = Direction::new(Side::Client, limits.upload_rate);
         if !first.is_empty() {
             up.buffer = Buffer::with_capacity(first.len().max(limits.buffer));
@@ -101,6 +110,7 @@ impl<'a> Pump<'a> {
         let watch = Watch::default();
         Pump {
             session,
+            first_byte,
             client,
             upstream,
             limits,
@@ -183,12 +193,12 @@ impl<'a> Pump<'a> {
 
     /// Moves what can be moved of what `side` sends. An error is one of sending.
     fn advance(&mut self, side: Side, cx: &mut Context<'_>) -> io::Result<()> {
-        let Pump { session, client, upstream, limits, .. } = self;
+        let Pump { session, first_byte, client, upstream, limits, .. } = self;
         let (direction, from, to) = match side {
             Side::Client => (&mut self.up, &**client, &**upstream),
             Side::Upstream => (&mut self.down, &**upstream, &**client),
         };
-        let mut step = Step { session, from, to, limits, direction };
+        let mut step = Step { session, first_byte: *first_byte, from, to, limits, direction };
         let mut moved = 0;
         loop {
             if step.send(cx)?.is_pending() {
@@ -246,6 +256,7 @@ impl Direction {
 /// One direction and what it needs.
 struct Step<'a> {
     session: &'a Session,
+    first_byte: &'a dyn Fn(),
     from: &'a Io,
     to: &'a Io,
     limits: &'a Limits,
@@ -391,6 +402,7 @@ impl Step<'_> {
                     upstream.attempt(|attempt| {
                         attempt.header_time.get_or_insert(time);
                     });
+                    (self.first_byte)();
                 }
                 upstream.received.set(upstream.received.get() + n as u64);
             }

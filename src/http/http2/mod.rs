@@ -177,13 +177,13 @@ impl Streams {
         }
         let core = &self.conn.default_server(self.http).root.core;
         let leaving = self.leaving.get();
-        self.conn.idle.set(!leaving);
+        self.conn.set_resting(!leaving);
         self.conn.deadline.set(if leaving { FAREWELL } else { core.keepalive_timeout.0 });
     }
 
     fn begun(&self) {
         let conn = &self.conn;
-        conn.idle.set(false);
+        conn.set_resting(false);
         conn.deadline.clear();
         conn.requests.set(conn.requests.get() + 1);
         self.active.set(self.active.get() + 1);
@@ -214,6 +214,7 @@ impl Service<hyper::Request<Incoming>> for Begin {
         let streams = &self.0;
         streams.begun();
         let mut req = Box::new(Request::new(streams.conn.clone(), streams.http));
+        req.count_reading();
         let shared = Rc::new(Shared::default());
         req.version = Version::Http2;
         req.out = Output::http2(Writer::new(shared.clone()));
@@ -238,6 +239,7 @@ impl Running {
         let req = &mut self.req;
         match read {
             Ok(()) => {
+                req.count_writing();
                 phases::run(req).await;
             }
             Err(serve::Refusal::Status(status)) => {

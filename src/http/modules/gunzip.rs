@@ -170,10 +170,10 @@ mod tests {
     fn broken_bodies_are_cut_and_logged() {
         let whole = zip(&"text ".repeat(1000));
         let cut = site(&whole[..whole.len() - 4]);
-        cut.get("/a.txt");
+        cut.raw("GET /a.txt HTTP/1.0\r\n\r\n");
         assert!(cut.log().contains("inflate() returned -5 on response end"), "{}", cut.log());
         let wrong = site(b"\x1f\x8b\x08\0\0\0\0\0\0\x03not deflate at all");
-        wrong.get("/a.txt");
+        wrong.raw("GET /a.txt HTTP/1.0\r\n\r\n");
         assert!(wrong.log().contains("inflate() failed: 0, -3"), "{}", wrong.log());
     }
 }

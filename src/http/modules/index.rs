@@ -96,7 +96,7 @@ fn handle(req: &mut Request) -> Verdict {
             _ => {}
         }
         if !tested {
-            if let Some(verdict) = test_folder(req, &folder) {
+            if let Some(verdict) = test_folder(req, &folder, &path) {
                 return verdict;
             }
             tested = true;
@@ -116,8 +116,8 @@ fn redirect(req: &mut Request, uri: Bytes) -> Verdict {
     Verdict::Redirect
 }
 
-/// Looks whether the directory is there at all; a verdict where it is not.
-fn test_folder(req: &Request, folder: &[u8]) -> Option<Verdict> {
+/// Looks whether the directory of `path` is there at all; a verdict where it is not.
+fn test_folder(req: &Request, folder: &[u8], path: &[u8]) -> Option<Verdict> {
     // An alias may lack the slash; the root itself is nothing but one.
     let name = match folder.strip_suffix(b"/") {
         Some(b"") | None => folder,
@@ -132,7 +132,7 @@ fn test_folder(req: &Request, folder: &[u8]) -> Option<Verdict> {
         }
         Err(error) => match error.raw_os_error() {
             Some(libc::EMLINK | libc::ELOOP) => Some(Verdict::Status(403)),
-            Some(libc::ENOENT) => Some(refuse(req, folder, &error)),
+            Some(libc::ENOENT) => Some(refuse(req, path, &error)),
             Some(libc::EACCES) => None,
             _ => {
                 let shown = crate::log::bytes(name);

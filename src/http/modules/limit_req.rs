@@ -11,7 +11,7 @@ use crate::http::conf::Loc;
 use crate::http::module::{Handlers, Module, Step, Verdict};
 use crate::http::request::Request;
 use crate::log::{self, Level};
-use crate::net::{clock, deadline};
+use crate::net::clock;
 use crate::settings;
 use crate::syntax::Directive;
 use crate::value::limit_req::{Answer, Buckets};
@@ -314,7 +314,9 @@ fn delay<'a>(req: &'a mut Request, longest: &Delay<'_>) -> Step<'a> {
     req.limit_status.req = Some("DELAYED");
     let ms = longest.ms as u64;
     Step::Later(Box::pin(async move {
-        deadline::sleep(ms).await;
-        Verdict::Next
+        match req.pause(ms).await {
+            Ok(()) => Verdict::Next,
+            Err(_) => Verdict::Status(499),
+        }
     }))
 }

@@ -3,9 +3,11 @@
 pub mod access;
 pub mod addition;
 pub mod auth_basic;
+pub mod auth_request;
 pub mod autoindex;
 pub mod browser;
 pub mod charset;
+pub mod copy;
 pub mod core;
 pub mod empty_gif;
 pub mod geo;
@@ -25,6 +27,7 @@ pub mod proxy;
 pub mod proxy_request;
 pub mod proxy_rewrite;
 pub mod proxy_ssl;
+pub mod proxy_url;
 pub mod random_index;
 pub mod range;
 pub mod realip;
@@ -58,6 +61,7 @@ crate::http_modules! {
     v2: v2::V2,
     v3: v3::V3,
     tuning: tuning::Tuning,
+    copy: copy::Copy,
     map: map::Map,
     geo: geo::Geo,
     split_clients: split_clients::SplitClients,
@@ -79,6 +83,7 @@ crate::http_modules! {
     limit_conn: limit_conn::LimitConn,
     access: access::Access,
     auth_basic: auth_basic::AuthBasic,
+    auth_request: auth_request::AuthRequest,
     stub_status: stub_status::StubStatus,
     browser: browser::Browser,
     gzip_core: gzip_core::GzipCore,
@@ -100,4 +105,5 @@ crate::http_modules! {
     gzip: gzip::Gzip,
     range: range::Range,
     log: log::Log,
+    checked: super::checked::Checked,
 }

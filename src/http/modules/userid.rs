@@ -190,6 +190,8 @@ const LENGTH: usize = 22;
 #[derive(Default)]
 pub struct State {
     made: Cell<Option<Made>>,
+    /// What is wrong with the client's cookie is in the log.
+    complained: Cell<bool>,
 }
 
 /// A cookie to be set.
@@ -211,6 +213,9 @@ fn got(req: &Request) -> (Option<&[u8]>, Option<Uid>) {
     let found = req.head.headers.all(COOKIE).find_map(|line| cookie(line, name).map(|value| (line, value)));
     let Some((line, value)) = found else { return (None, None) };
     let complain = |what: &str| {
+        if req.userid.complained.replace(true) {
+            return;
+        }
         let shown = crate::log::bytes(line);
         req.log(Level::Error, None, format_args!("client sent {what} userid cookie \"{shown}\""));
     };

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::io;
 use std::pin::pin;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
 use tokio::io::Interest;
 
@@ -24,19 +24,7 @@ impl Watch {
 
     /// Ready once the client is gone, which is logged.
     pub fn poll_gone(&mut self, req: &Request, cx: &mut Context<'_>, connected: bool) -> Poll<()> {
-        if !self.on {
-            return Poll::Pending;
-        }
-        let reason = match req.conn.io.with_socket(|socket| poll_end(socket, cx)) {
-            Poll::Pending => return Poll::Pending,
-            Poll::Ready(End::More) => {
-                // Another request waits: its bytes hide what comes after them.
-                self.on = false;
-                return Poll::Pending;
-            }
-            Poll::Ready(End::Closed) => None,
-            Poll::Ready(End::Failed(e)) => Some(e),
-        };
+        let reason = ready!(self.poll_end(req, cx));
         let then = if connected { ", so upstream connection is closed too" } else { "" };
         req.log(
             Level::Info,
@@ -44,6 +32,22 @@ impl Watch {
             format_args!("epoll_wait() reported that client prematurely closed connection{then}"),
         );
         Poll::Ready(())
+    }
+
+    /// Ready once the client is gone, with what the system says of it; for who logs it otherwise.
+    pub fn poll_end(&mut self, req: &Request, cx: &mut Context<'_>) -> Poll<Option<io::Error>> {
+        if !self.on {
+            return Poll::Pending;
+        }
+        match ready!(req.conn.io.with_socket(|socket| poll_end(socket, cx))) {
+            End::Closed => Poll::Ready(None),
+            End::Failed(e) => Poll::Ready(Some(e)),
+            End::More => {
+                // Another request waits: its bytes hide what comes after them.
+                self.on = false;
+                Poll::Pending
+            }
+        }
     }
 }
 

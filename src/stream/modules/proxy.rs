@@ -1,6 +1,7 @@
 //! `ngx_stream_proxy`: passes sessions on to upstreams. TLS towards them is in [`super::proxy_ssl`], the pump in
 //! [`crate::stream::pump`].
 
+use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -224,7 +225,7 @@ async fn content(s: &mut Session) -> u16 {
     let start = clock::now();
     let status = loop {
         match attempt(s, &mut pick, &options, &host).await {
-            Ok(upstream) => break relay(s, &upstream, began).await,
+            Ok(upstream) => break relay(s, &upstream, began, &mut pick).await,
             Err(Failed::End(status)) => break status,
             Err(Failed::Next) => {}
         }
@@ -247,10 +248,14 @@ fn release(s: &Session, pick: &mut Pick, end: End) {
         attempt.bytes_received = upstream.received.get();
         attempt.bytes_sent = upstream.sent.get();
     });
-    let state = upstream.attempts.borrow().last().cloned().unwrap_or_default();
-    if pick.release(end, &state, now) {
+    if pick.release(end, &state(s), now) {
         s.error(Level::Warn, format_args!("upstream server temporarily disabled"));
     }
+}
+
+/// What is known of the current attempt.
+fn state(s: &Session) -> UpstreamState {
+    s.upstream.attempts.borrow().last().cloned().unwrap_or_default()
 }
 
 /// The group to go to, and the host's name for TLS.
@@ -357,7 +362,7 @@ fn begin(s: &Session, peer: Arc<str>) {
 }
 
 /// Moves bytes until the session is over, and returns its status.
-async fn relay(s: &Session, upstream: &Io, began: i64) -> u16 {
+async fn relay(s: &Session, upstream: &Io, began: i64, pick: &mut Pick) -> u16 {
     let conf = &s.server.srv.proxy;
     let Some(client) = &s.io else { return INTERNAL_ERROR };
     let mut first = if upstream.is_tls() { Vec::new() } else { header(s) };
@@ -372,9 +377,12 @@ async fn relay(s: &Session, upstream: &Io, began: i64) -> u16 {
         half_close: *conf.half_close,
         start: began,
     };
-    let end = Pump::new(s, client, upstream, &first, limits);
+    pick.connected(&state(s), true, clock::now());
+    let pick = RefCell::new(pick);
+    let first_byte = || pick.borrow_mut().first_byte(&state(s), clock::now());
+    let pump = Pump::new(s, client, upstream, &first, limits, &first_byte);
     drop(first);
-    match end.run().await {
+    match pump.run().await {
         pump::End::Closed(side) => {
             let who = if side == Side::Client { "client" } else { "upstream" };
             s.note(format_args!("{who} disconnected{}", s.byte_counts()));

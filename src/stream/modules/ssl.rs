@@ -375,7 +375,10 @@ fn handler(s: &mut Session) -> Wait<'_, Verdict> {
                 s.choose_server(name.as_bytes());
             }
             let conf = &s.server.srv.ssl;
-            match &*conf.server {
+            // A server without certificates shows those of the address's default server.
+            let default =
+                s.stream.servers.get(s.addr.default).and_then(|server| server.srv.ssl.server.as_ref());
+            match conf.server.as_ref().or(default) {
                 Some(server) if !*conf.reject_handshake => Choice::Serve(server.clone()),
                 _ => Choice::Reject,
             }

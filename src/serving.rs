@@ -69,8 +69,12 @@ impl Configuration for Serving {
         &self.ir.directories
     }
 
-    fn start_thread(&'static self, _: Thread) {
+    fn start_thread(&'static self, thread: Thread) {
         pass::set_switchboard(Box::new(|to, passed| self.pass(to, passed)));
+        if thread.index == 0 {
+            self.ir.http.iter().for_each(|http| http.upstreams.look_after());
+            self.ir.stream.iter().for_each(|stream| stream.upstreams.look_after());
+        }
     }
 
     fn accepted(&'static self, listener: usize, accepted: Accepted) {

@@ -170,6 +170,7 @@ settings! {
         lingering_close: Lingering = Lingering::On,
         lingering_time: u64 = 30_000,
         lingering_timeout: u64 = 5_000,
+        resolver: Option<Arc<crate::net::resolver::Resolver>> = None,
         resolver_timeout: u64 = 30_000,
         reset_timedout_connection: bool = false,
         absolute_redirect: bool = true,
@@ -313,6 +314,7 @@ impl Module for Core {
             }),
             ("lingering_time", |cf, d| set::msec(&mut cf.http.loc().core().lingering_time, d)),
             ("lingering_timeout", |cf, d| set::msec(&mut cf.http.loc().core().lingering_timeout, d)),
+            ("resolver", |cf, d| crate::conf::resolver::set(&mut cf.http.loc().core().resolver, d)),
             ("resolver_timeout", |cf, d| set::msec(&mut cf.http.loc().core().resolver_timeout, d)),
             ("reset_timedout_connection", |cf, d| {
                 set::flag(&mut cf.http.loc().core().reset_timedout_connection, d)

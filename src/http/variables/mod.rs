@@ -30,7 +30,7 @@ pub static VARIABLES: &[Builtin<Request>] = &[
     Builtin::new("http_host", |r, out| optional(out, r.header(HOST))),
     Builtin::new("http_cookie", |r, out| r.head.headers.join(b"cookie", b"; ", out)),
     Builtin::new("content_length", content_length),
-    Builtin::new("content_type", |r, out| optional(out, r.header(super::headers::CONTENT_TYPE))),
+    Builtin::new("content_type", |r, out| r.head.headers.join(b"content-type", b", ", out)),
     Builtin::new("server_name", |r, out| put(out, &r.server.name)),
     Builtin::new("document_root", |r, out| put(out, &core::document_root(r))),
     Builtin::new("realpath_root", realpath_root),

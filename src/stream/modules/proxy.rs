@@ -204,7 +204,7 @@ async fn content(s: &mut Session) -> u16 {
     let conf = &srv.proxy;
     let began = clock::wall().sec;
     s.upstream.proxied.set(true);
-    let (group, host) = match target(s, conf) {
+    let (group, host) = match target(s, conf).await {
         Ok(found) => found,
         Err(status) => return status,
     };
@@ -259,7 +259,7 @@ fn state(s: &Session) -> UpstreamState {
 }
 
 /// The group to go to, and the host's name for TLS.
-fn target(s: &Session, conf: &Srv) -> Result<(GroupRef, Arc<str>), u16> {
+async fn target(s: &Session, conf: &Srv) -> Result<(GroupRef, Arc<str>), u16> {
     let groups = &s.stream.upstreams;
     let name = match &*conf.pass {
         Some(Pass(Target::Group(id))) => {
@@ -280,10 +280,24 @@ fn target(s: &Session, conf: &Srv) -> Result<(GroupRef, Arc<str>), u16> {
         return Ok((GroupRef::Static(group), host));
     }
     match found.addrs.first() {
-        Some(address @ Address::Unix(_)) => Ok((resolved(&host, address), host)),
-        _ if found.port == 0 => Err(fail(format_args!("no port in upstream \"{host}\""))),
-        Some(address) => Ok((resolved(&host, address), host)),
-        None => Err(fail(format_args!("no resolver defined to resolve {host}"))),
+        Some(address @ Address::Unix(_)) => return Ok((resolved(&host, address), host)),
+        _ if found.port == 0 => return Err(fail(format_args!("no port in upstream \"{host}\""))),
+        Some(address) => return Ok((resolved(&host, address), host)),
+        None => {}
+    }
+    let core = &s.server.srv.core;
+    let Some(resolver) = &*core.resolver else {
+        return Err(fail(format_args!("no resolver defined to resolve {host}")));
+    };
+    match resolver.addresses(&found.host, *core.resolver_timeout).await {
+        Ok(answer) => {
+            let addresses = answer.addresses.into_iter().map(|ip| (ip, found.port).into());
+            Ok((GroupRef::Owned(Group::resolved_inet(&host, addresses)), host))
+        }
+        Err(failure) => {
+            let host = host.strip_suffix('.').unwrap_or(&host);
+            Err(fail(format_args!("{host} could not be resolved ({failure})")))
+        }
     }
 }
 

@@ -1,0 +1,15 @@
+//! The binary as people run it: started on a configuration, asked over sockets, told by signals.
+//!
+//! Every test has a directory, free ports and a server of its own; nothing leaves loopback.
+
+mod bad_input;
+mod disappearing;
+mod documents;
+mod forwarding;
+mod home_lab;
+mod passthrough;
+mod process;
+mod reload;
+mod soak;
+mod support;
+mod websocket;

@@ -78,7 +78,10 @@ async fn handshakes(http: &'static Http, mut incoming: Incoming, socket: Socket)
         Some(Ok(None)) => {
             return tell(http, &incoming, Level::Info, "SSL handshaking", "client closed connection");
         }
-        Some(Err(_)) => return,
+        Some(Err(error)) => {
+            let (text, level) = tls::io_failure("recv()", &error, Peer::Client);
+            return tell(http, &incoming, level.into(), "SSL handshaking", &text);
+        }
         None => return timed_out(http, &incoming, "SSL handshaking"),
     }
     let mut chosen = None;

@@ -86,7 +86,11 @@ const STANDARD: &[&str] = &[
 /// not: a module is there when the grammar's table supports any of its directives.
 fn modules() -> Vec<String> {
     let there = |module: &str| {
-        let name = format!("ngx_{module}");
+        // The table names modules after their tables of directives.
+        let name = match module {
+            "http_stub_status" => "ngx_http_status".to_string(),
+            _ => format!("ngx_{module}"),
+        };
         grammar::all().any(|row| row.module == name && row.support == Support::Supported)
     };
     let argument = |module: &&str| module.trim_end_matches("_filter").to_string();

@@ -14,6 +14,7 @@ use super::load::Options;
 use super::zones::Zones;
 use super::{Fault, Outcome, Setting};
 use crate::http::Http;
+use crate::http::checked;
 use crate::http::conf::HttpBuild;
 use crate::log::{ErrorLog, ErrorLogBuilder, Level, OpenFiles};
 use crate::stream::Stream;
@@ -57,6 +58,8 @@ pub struct Build {
     pub zones: Zones,
     /// Directories to make, each once.
     pub directories: Vec<PathBuf>,
+    /// What directives of modules that are not there said.
+    pub checked: checked::Known,
     /// Where messages go when no `error_log` names a file; none is standard error.
     pub default_error_log: Option<PathBuf>,
     /// Where the configuration names no `pid`.
@@ -89,6 +92,7 @@ impl Build {
             files: OpenFiles::new(),
             zones: Zones::default(),
             directories: Vec::new(),
+            checked: checked::Known::default(),
             default_error_log: options.error_log.clone(),
             default_pid: options.pid.clone(),
             here: String::new(),
@@ -182,14 +186,12 @@ impl Build {
                 Err(Fault::Here(grammar::unknown(d.name())))
             }
             (_, Some(set)) => set(self, d),
-            (_, None) => Ok(()),
+            (_, None) => checked::directive(self, d, row),
         }
     }
 
     fn name_missing_module(&mut self, d: &Directive<'_>, module: &str) {
-        let name = String::from_utf8_lossy(d.name());
-        let line = format!("\"{name}\" is a directive of {module}, which nxr does not have{}", d.at());
-        self.messages.push((Level::Warn, line));
+        self.messages.push((Level::Warn, grammar::lacks(d, module)));
     }
 }
 

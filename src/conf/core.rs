@@ -248,7 +248,7 @@ fn load_module(cf: &mut Build, d: &Directive<'_>) -> Outcome {
 
 fn is_built_in(name: &str) -> bool {
     let Some(module) = name.strip_suffix("_module") else { return false };
-    grammar::all().any(|row| row.module == module && row.support != Support::No)
+    grammar::all().any(|row| row.module == module && row.support == Support::Supported)
 }
 
 fn error_log(cf: &mut Build, d: &Directive<'_>) -> Outcome {

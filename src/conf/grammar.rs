@@ -105,6 +105,8 @@ pub enum Support {
     Supported,
     /// Taken without effect, for the reason given.
     Accepted(&'static str),
+    /// Checked as nginx checks it, and refused once all else is known to be right, where it would have an effect.
+    Checked,
     /// As if its module were not built in.
     No,
 }
@@ -113,6 +115,7 @@ impl Support {
     fn parse(text: &'static str) -> Option<Support> {
         match text {
             "supported" => Some(Support::Supported),
+            "checked" => Some(Support::Checked),
             "no" => Some(Support::No),
             _ => text.strip_prefix("accepted:").filter(|why| !why.is_empty()).map(Support::Accepted),
         }
@@ -283,6 +286,12 @@ fn check_built(
     Ok(row)
 }
 
+/// The line that names the module of a directive, and where it stands.
+pub fn lacks(directive: &Directive<'_>, module: &str) -> String {
+    let name = String::from_utf8_lossy(directive.name());
+    format!("\"{name}\" is a directive of {module}, which nxr does not have{}", directive.at())
+}
+
 /// `unknown directive "x"`, cut where nginx cuts its messages.
 pub fn unknown(name: &[u8]) -> String {
     let message =
@@ -310,7 +319,8 @@ mod tests {
         assert_eq!(all().count(), lines(DIRECTIVES).count());
         assert_eq!(HTTP_VARIABLES.len() + STREAM_VARIABLES.len(), lines(VARIABLES).count());
         assert_eq!(THIRD_PARTY_ROWS.len(), lines(THIRD_PARTY).count());
-        assert_eq!(lines(DIRECTIVES).count(), 784);
+        // Those of nginx 1.31.5, and `ssl`, which it has no more.
+        assert_eq!(lines(DIRECTIVES).count(), 784 + 1);
     }
 
     #[test]

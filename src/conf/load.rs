@@ -9,6 +9,7 @@ use super::grammar::Context;
 use super::listen::{Port, Side};
 use super::{Build, Outcome};
 use crate::http::Http;
+use crate::http::checked;
 use crate::log::{self, Level, OpenFiles};
 use crate::net::listen::Listen;
 use crate::process::{self, Core};
@@ -121,8 +122,16 @@ fn read(options: &Options<'_>, cf: &mut Build, messages: &mut Vec<Message>) -> O
     }
     walk(cf, &syntax::load(&options.conf_file, &how), &mut sources)?;
     drain(cf, messages);
+    let complete = complete(cf, sources);
+    if complete.is_ok() {
+        checked::refuse(cf)?;
+    }
     messages.push(Message::SyntaxIsOk);
+    complete
+}
 
+/// What nginx does once the files are read.
+fn complete(cf: &mut Build, sources: Vec<(PathBuf, Vec<u8>)>) -> Outcome<Ir> {
     let (http, stream) = (cf.http_ready.take(), cf.stream_ready.take());
     let mut sockets = Vec::new();
     for side in &cf.sides {

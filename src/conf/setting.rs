@@ -78,6 +78,12 @@ impl<T: fmt::Debug> fmt::Debug for Setting<T> {
 pub trait Conf: Default + Clone + Send + Sync + 'static {
     /// Completes what the block set with what its parent has. Called only where the block set something.
     fn merge(&mut self, parent: &Self, cf: &mut Build) -> Outcome;
+
+    /// Checks the complete settings of a server or of a block in it. The http block's own are not checked: they
+    /// matter where a server has them.
+    fn check(&self, _: &mut Build) -> Outcome {
+        Ok(())
+    }
 }
 
 impl Conf for () {

@@ -12,7 +12,7 @@ fn is_built_in(row: &Row) -> bool {
 }
 
 /// A row is `supported` when some module has a setter for it, `accepted:REASON` when it has no effect (then a setter
-/// may check its arguments), and `no` otherwise.
+/// may check its arguments), `checked` when its arguments are checked before it is refused, and `no` otherwise.
 ///
 /// With NXR_WRITE_SUPPORT=1 in the environment the test corrects the last column of the table by the setters there
 /// are; rows that say `accepted:` are left alone. Build and test again afterwards: the table is part of the library.
@@ -24,6 +24,7 @@ fn the_table_says_what_there_is() {
             match row.support {
                 Support::Supported => !has,
                 Support::Accepted(_) => false,
+                Support::Checked => has || crate::http::checked::kind(row).is_none(),
                 Support::No => has,
             }
         })
@@ -57,6 +58,7 @@ fn rewrite() {
         let support = match support {
             accepted if accepted.starts_with("accepted:") => accepted,
             _ if is_built_in(row) || setter(row).is_some() => "supported",
+            "checked" => "checked",
             _ => "no",
         };
         out += &format!("{rest}\t{support}\n");
@@ -83,8 +85,10 @@ fn the_readme_says_what_the_table_says() {
 
 /// A table with a line a module: directives that work, those taken without effect, those that are missing.
 fn listed() -> String {
+    let mut rows: Vec<&Row> = grammar::all().collect();
+    rows.sort_by_key(|row| (row.module, row.name));
     let mut modules: Vec<&str> = Vec::new();
-    for row in grammar::all() {
+    for row in &rows {
         if !modules.contains(&row.module) {
             modules.push(row.module);
         }
@@ -94,7 +98,7 @@ fn listed() -> String {
     let mut absent = Vec::new();
     for module in modules {
         let names = |want: fn(&Support) -> bool| {
-            let own = grammar::all().filter(|row| row.module == module && want(&row.support));
+            let own = rows.iter().filter(|row| row.module == module && want(&row.support));
             own.map(|row| format!("`{}`", row.name)).collect::<Vec<_>>().join(" ")
         };
         let supported = names(|s| matches!(s, Support::Supported));
@@ -103,7 +107,7 @@ fn listed() -> String {
             absent.push(format!("`{module}`"));
             continue;
         }
-        let missing = names(|s| matches!(s, Support::No));
+        let missing = names(|s| matches!(s, Support::No | Support::Checked));
         out += &format!("| {module} | {supported} | {accepted} | {missing} |\n");
     }
     out += &format!("\nNot there at all: {}.\n\n", absent.join(", "));

@@ -71,6 +71,12 @@ impl Request {
         super::body_reader::read_all(self).await
     }
 
+    /// The body is not wanted: what came of it is thrown away, and so is what comes until the request is over. The
+    /// error is what to answer to a malformed one (400).
+    pub async fn discard_body(&mut self) -> Result<(), Verdict> {
+        super::body_reader::discard(self).await
+    }
+
     /// As [`Request::next_body_piece`], for pumps that also do something else.
     pub fn poll_body_piece(
         &mut self,

@@ -64,11 +64,14 @@ pub async fn next_piece(req: &mut Request) -> Result<Option<Bytes>, Verdict> {
 
 /// As [`next_piece`], for pumps that also do something else.
 pub fn poll_piece(req: &mut Request, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Verdict>> {
-    if req.body.complete || req.body_length == BodyLength::None {
-        req.body.complete = true;
+    if req.body.complete {
         return Poll::Ready(Ok(None));
     }
     ready!(poll_start(req, cx))?;
+    if req.body_length == BodyLength::None {
+        req.body.complete = true;
+        return Poll::Ready(Ok(None));
+    }
     let piece =
         if req.body.frames.is_some() { ready!(poll_frame(req, cx)) } else { ready!(poll_http1(req, cx)) };
     if let Ok(Some(piece)) = &piece {
@@ -146,9 +149,28 @@ fn poll_frame(req: &mut Request, cx: &mut Context<'_>) -> Poll<Result<Option<Byt
                     return Poll::Ready(Ok(Some(data)));
                 }
             }
-            Poll::Ready(Some(Err(_))) => return Poll::Ready(Err(Verdict::Close)),
+            Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(cut_off(req, &error))),
             Poll::Pending => return poll_timeout(req, cx),
         }
+    }
+}
+
+/// A stream that its client reset, or ended before all of the body was there.
+fn cut_off(req: &Request, error: &hyper::Error) -> Verdict {
+    let why = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+    match req.body_length {
+        // So h2 tells a reset that came from one that it made itself.
+        BodyLength::Known(length) if why.starts_with("stream error detected") => {
+            let seen = req.body.length;
+            let text = "client prematurely closed stream: only";
+            req.log(
+                Level::Info,
+                None,
+                format_args!("{text} {seen} out of {length} bytes of request body received"),
+            );
+            Verdict::Status(400)
+        }
+        _ => Verdict::Status(499),
     }
 }
 
@@ -234,9 +256,7 @@ fn decode(req: &mut Request) -> Result<Decoded, Verdict> {
         Err(_) => {
             drop(buffer);
             req.body.wire -= std::mem::take(&mut req.body.unsettled);
-            if !req.body.discard {
-                req.log(Level::Error, None, format_args!("client sent invalid chunked body"));
-            }
+            req.log(Level::Error, None, format_args!("client sent invalid chunked body"));
             Err(Verdict::Status(400))
         }
     }
@@ -325,6 +345,38 @@ impl Drop for TempFile {
     fn drop(&mut self) {
         if self.named && !self.stays {
             let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Begins to throw the body away: the part of it that is there. The rest is left to [`drain`].
+pub async fn discard(req: &mut Request) -> Result<(), Verdict> {
+    if req.is_subrequest() || req.version >= Version::Http2 || req.body.discard || req.body.started {
+        return Ok(());
+    }
+    std::future::poll_fn(|cx| poll_start(req, cx)).await?;
+    if req.body_length == BodyLength::None {
+        return Ok(());
+    }
+    req.body.discard = true;
+    let thrown = std::future::poll_fn(|cx| {
+        loop {
+            match poll_piece(req, cx) {
+                Poll::Ready(Ok(Some(_))) => {}
+                Poll::Ready(Ok(None)) => return Poll::Ready(Ok(())),
+                Poll::Ready(Err(verdict)) => return Poll::Ready(Err(verdict)),
+                Poll::Pending => return Poll::Ready(Ok(())),
+            }
+        }
+    });
+    match thrown.await {
+        Err(verdict @ Verdict::Status(400)) => Err(verdict),
+        // A connection that broke is noticed when the answer is written.
+        _ => {
+            // The clock of reading does not run while the answer is sent.
+            deadline(req).clear();
+            req.body.waiting = false;
+            Ok(())
         }
     }
 }

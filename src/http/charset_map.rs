@@ -153,11 +153,11 @@ impl Recode {
             (Table::Utf8 { to, .. }, true) => {
                 input.iter().for_each(|c| out.extend_from_slice(&to[usize::from(*c)]));
             }
-            (Table::Utf8 { from, .. }, false) => self.from_utf8(from, input, out),
+            (Table::Utf8 { from, .. }, false) => self.out_of_utf8(from, input, out),
         }
     }
 
-    fn from_utf8(&mut self, table: &HashMap<u32, u8>, input: &[u8], out: &mut Vec<u8>) {
+    fn out_of_utf8(&mut self, table: &HashMap<u32, u8>, input: &[u8], out: &mut Vec<u8>) {
         let joined;
         let mut text = input;
         if !self.held.is_empty() {

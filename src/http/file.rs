@@ -78,7 +78,9 @@ impl Request {
         data: &Metadata,
         field: Option<(Name, &[u8])>,
     ) -> Verdict {
-        self.body.discard = true;
+        if let Err(verdict) = self.discard_body().await {
+            return verdict;
+        }
         self.action.set("sending response to client");
         let (size, time) = (data.len(), data.mtime());
         self.response.status = 200;

@@ -44,21 +44,17 @@ pub fn settle(req: &mut Request) {
     }
     let bodyless =
         matches!(r.status, 204 | 304) || r.status < 200 || req.method == super::method::Method::Head;
-    let trailers = r.expect_trailers && !bodyless;
-    if trailers {
-        r.content_length = None;
-    }
-    let chunked = r.content_length.is_none() && !bodyless;
-    if chunked && req.version < Version::Http11 {
+    let open = (r.content_length.is_none() || r.expect_trailers) && !bodyless;
+    let mut chunked = false;
+    if open && (req.version < Version::Http11 || !*req.conf.core.chunked_transfer_encoding) {
         req.keepalive = false;
+    } else if open {
+        if r.expect_trailers {
+            r.content_length = None;
+        }
+        chunked = req.version == Version::Http11;
     }
-    let chunked = chunked && req.version == Version::Http11;
-    if chunked && !*req.conf.core.chunked_transfer_encoding {
-        req.keepalive = false;
-        req.set_chunked(false);
-    } else {
-        req.set_chunked(chunked);
-    }
+    req.set_chunked(chunked);
     if req.keepalive && crate::process::exiting() {
         req.keepalive = false;
     }

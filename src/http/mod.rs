@@ -6,6 +6,7 @@ pub mod body;
 pub mod body_reader;
 pub mod certificates;
 pub mod charset_map;
+pub mod checked;
 pub mod chunked;
 pub mod conf;
 pub mod connection;
@@ -35,6 +36,7 @@ pub mod testing;
 pub mod types;
 pub mod upstream;
 pub mod uri;
+pub mod user_agent;
 #[macro_use]
 pub mod module;
 pub mod modules;

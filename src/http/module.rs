@@ -227,11 +227,17 @@ pub fn merged<T: Conf>(
     cf: &mut Build,
 ) -> Outcome<std::sync::Arc<T>> {
     match (own, parent) {
-        (None, Some(parent)) => Ok(parent.clone()),
+        (None, Some(parent)) => {
+            parent.check(cf)?;
+            Ok(parent.clone())
+        }
         (own, parent) => {
             let mut own = own.map(|b| *b).unwrap_or_default();
             match parent {
-                Some(parent) => own.merge(parent, cf)?,
+                Some(parent) => {
+                    own.merge(parent, cf)?;
+                    own.check(cf)?;
+                }
                 None => own.merge(&T::default(), cf)?,
             }
             Ok(std::sync::Arc::new(own))

@@ -5,7 +5,7 @@ use bytes::Bytes;
 
 use super::location::{Found, Kind, Location};
 use super::module::{ContentHandler, Handler, Step, Verdict};
-use super::modules::core::Satisfy;
+use super::modules::core::{MSIE6, SAFARI, Satisfy};
 use super::request::{BodyLength, Request};
 use super::special;
 use crate::log::Level;
@@ -248,10 +248,18 @@ fn enter(req: &mut Request, location: &'static Location) {
         if core.keepalive_timeout.0 == 0
             || req.conn.requests.get() >= *core.keepalive_requests as u64
             || elapsed > *core.keepalive_time
+            || is_disabled(req)
         {
             req.keepalive = false;
         }
     }
+}
+
+/// `keepalive_disable`
+fn is_disabled(req: &Request) -> bool {
+    let disabled = *req.conf.core.keepalive_disable;
+    let post = req.method == super::method::Method::Post;
+    (disabled & MSIE6 != 0 && post && req.browser().msie6) || (disabled & SAFARI != 0 && req.browser().safari)
 }
 
 async fn content(req: &mut Request) -> Verdict {

@@ -222,6 +222,11 @@ impl Request {
         self.parent.is_some()
     }
 
+    /// Whether this is a subrequest that nobody waits for: the client's connection is not its business.
+    pub fn is_background(&self) -> bool {
+        self.parent.as_ref().is_some_and(|p| p.background)
+    }
+
     /// Sets where the request is; the settings in force become the location's own.
     pub fn enter(&mut self, location: &'static Location) {
         self.location = location;
@@ -273,6 +278,7 @@ impl Request {
         self.internal = true;
         self.valid_unparsed_uri = false;
         self.add_uri_to_alias = false;
+        self.valid_location = true;
         self.leave();
     }
 

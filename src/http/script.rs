@@ -420,6 +420,9 @@ fn answer(req: &mut Request, status: u16, text: &Template) -> Flow {
 
 /// Sends `text` with `status`, typed by the URI's extension.
 async fn send_response(req: &mut Request, status: u16, text: &[u8]) -> Verdict {
+    if let Err(verdict) = req.discard_body().await {
+        return verdict;
+    }
     req.response.status = status;
     req.response.content_length = Some(text.len() as u64);
     req.set_content_type();

@@ -30,7 +30,7 @@ impl Request {
             let end = part.end.min(length);
             self.send_part(file, offset + part.start, end.saturating_sub(part.start)).await?;
         }
-        self.send(&ranges.tail()).await
+        self.send(ranges.tail()).await
     }
 
     async fn send_part(&mut self, file: &File, offset: u64, length: u64) -> Result<(), Gone> {

@@ -52,8 +52,12 @@ pub async fn http1(conn: Rc<Connection>, http: &'static Http) {
 
 /// Waits for the first byte of a request, owning no buffer meanwhile. False: there will be none.
 async fn wait(conn: &Rc<Connection>, http: &'static Http, first: bool) -> bool {
-    if !conn.buffer.borrow().is_empty() {
-        return true;
+    {
+        let mut buffer = conn.buffer.borrow_mut();
+        if !buffer.is_empty() {
+            return true;
+        }
+        buffer.release();
     }
     conn.set_waiting(true);
     let server = conn.default_server(http);
@@ -487,21 +491,18 @@ fn duplicate(req: &Request, what: &str, name: &[u8], value: &[u8], previous: &[u
 
 /// Fields that may come only once.
 fn unique(name: &[u8]) -> bool {
-    const NAMES: [&[u8]; 14] = [
+    const NAMES: [&[u8]; 11] = [
         b"If-Modified-Since",
         b"If-Unmodified-Since",
         b"If-Match",
         b"If-None-Match",
-        b"Referer",
         b"Content-Length",
         b"Content-Range",
-        b"Content-Type",
-        b"Range",
         b"If-Range",
         b"Transfer-Encoding",
         b"Expect",
         b"Authorization",
-        b"Keep-Alive",
+        b"Proxy-Authorization",
     ];
     NAMES.iter().any(|known| known.eq_ignore_ascii_case(name))
 }

@@ -1,16 +1,19 @@
 //! Responses made of a status alone: error pages, their replacements by `error_page`, redirects.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::error_page::ErrorPage;
-use super::headers::{ACCEPT_RANGES, CONTENT_LENGTH, ETAG, LAST_MODIFIED, LOCATION, USER_AGENT};
+use super::headers::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, ETAG, LAST_MODIFIED, LOCATION};
 use super::method::Method;
 use super::module::Verdict;
 use super::output::Gone;
 use super::request::{Request, Version};
-use super::{head, status};
+use super::user_agent::Browser;
+use super::{head, status, uri};
 
 /// Statuses after which the connection cannot stay: what follows may not be a request.
 fn ends_keepalive(status: u16) -> bool {
@@ -30,8 +33,13 @@ pub async fn respond(req: &mut Request, status: u16) -> Verdict {
     if let Some(page) = error_page(req, status) {
         return send_error_page(req, &page).await;
     }
-    req.expect_tested = true;
-    let sent = match own_page(req, status).await {
+    forget_body(req).await;
+    let refresh = matches!(status, 301 | 302) && *req.conf.core.msie_refresh && req.browser().msie;
+    let page = match refresh {
+        true => send_refresh(req).await,
+        false => own_page(req, status).await,
+    };
+    let sent = match page {
         Ok(()) => req.finish().await,
         gone => gone,
     };
@@ -57,8 +65,33 @@ async fn own_page(req: &mut Request, code: u16) -> Result<(), Gone> {
     send_page(req, code).await
 }
 
+/// Nobody wants the body any more; a client that waits to be told so is not told to go on.
+async fn forget_body(req: &mut Request) {
+    req.expect_tested = true;
+    if req.discard_body().await.is_err() {
+        req.keepalive = false;
+    }
+}
+
+/// `msie_refresh`: a page that leads on, in place of a redirect.
+async fn send_refresh(req: &mut Request) -> Result<(), Gone> {
+    let mut body = b"<html><head><meta http-equiv=\"Refresh\" content=\"0; URL=".to_vec();
+    let location = req.response.location.take();
+    let listed = req.response.headers.get(LOCATION).map(Bytes::copy_from_slice);
+    uri::escape(&location.or(listed).unwrap_or_default(), uri::Escape::Refresh, &mut body);
+    body.extend_from_slice(b"\"></head><body></body></html>\r\n");
+    req.response.headers.remove(LOCATION);
+    req.err_status = 200;
+    send_body(req, &body).await
+}
+
 async fn send_page(req: &mut Request, page: u16) -> Result<(), Gone> {
     let body = page_body(req, page);
+    send_body(req, &body).await
+}
+
+/// Sends a page in place of whatever was to be answered.
+async fn send_body(req: &mut Request, body: &[u8]) -> Result<(), Gone> {
     let r = &mut req.response;
     r.status = req.err_status;
     r.status_line = None;
@@ -74,31 +107,33 @@ async fn send_page(req: &mut Request, page: u16) -> Result<(), Gone> {
     r.last_modified = None;
     req.send_head().await?;
     if !req.response.header_only && !req.response.complete {
-        req.send(&body).await?;
+        req.send(body).await?;
     }
     Ok(())
 }
 
-/// A header filter found another status: what the handler made is replaced by that status' page.
+/// A header filter found another status: what the handler made is replaced by that status' answer, which goes
+/// through `error_page` and the filters like any other. A 416 keeps the fields that were made, as in nginx.
 pub async fn replace(req: &mut Request, status: u16) -> Result<(), Gone> {
-    req.response.reset();
     if status == 0 {
         return Err(Gone);
     }
-    req.filter_finalized = true;
-    req.err_status = status;
-    let body = page_body(req, status);
-    req.response.status = status;
-    req.response.content_length = Some(body.len() as u64);
-    req.response.content_type = Some(Bytes::from_static(b"text/html"));
-    if let Some(range) = req.unsatisfiable_range.take() {
-        req.response.headers.add(super::headers::CONTENT_RANGE, range.as_bytes());
+    match req.unsatisfiable_range.take() {
+        Some(range) => {
+            req.response.headers.remove(CONTENT_RANGE);
+            req.response.headers.add(CONTENT_RANGE, range.as_bytes());
+            req.response.clear_content_length();
+        }
+        None => {
+            req.response.reset();
+            req.filter_finalized = true;
+        }
     }
-    req.write_head();
-    if !req.response.header_only {
-        req.send(&body).await?;
+    // Boxed as a trait object: this runs handlers from within a handler.
+    let answer: Pin<Box<dyn Future<Output = bool> + '_>> = Box::pin(super::phases::refuse(req, status));
+    if !answer.await {
+        return Err(Gone);
     }
-    req.finish().await?;
     req.response.header_only = true;
     Ok(())
 }
@@ -117,20 +152,19 @@ fn page_body(req: &Request, code: u16) -> Vec<u8> {
     }
     let server = head::server(*req.conf.core.server_tokens);
     page += &format!("<hr><center>{server}</center>\r\n</body>\r\n</html>\r\n");
-    if code >= 400 && *req.conf.core.msie_padding && req.version >= Version::Http10 && is_msie_or_chrome(req)
+    if code >= 400
+        && *req.conf.core.msie_padding
+        && req.version >= Version::Http10
+        && is_friendly(req.browser())
     {
         page += &PADDING.repeat(6);
     }
     page.into_bytes()
 }
 
-fn is_msie_or_chrome(req: &Request) -> bool {
-    let Some(agent) = req.header(USER_AGENT) else { return false };
-    let has = |word: &str| memchr::memmem::find(agent, word.as_bytes()).is_some();
-    if has("Opera") {
-        return false;
-    }
-    has("MSIE ") || (has("Chrome/") && !has("Gecko/"))
+/// Browsers that show pages of their own in place of short ones.
+fn is_friendly(browser: Browser) -> bool {
+    browser.msie || browser.chrome
 }
 
 async fn send_error_page(req: &mut Request, page: &ErrorPage) -> Verdict {
@@ -169,7 +203,7 @@ async fn send_error_page(req: &mut Request, page: &ErrorPage) -> Verdict {
         }
         _ => {}
     }
-    req.expect_tested = true;
+    forget_body(req).await;
     if !overwrite.is_some_and(|o| matches!(o, 301 | 302 | 303 | 307 | 308)) {
         req.err_status = 302;
     }

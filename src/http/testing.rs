@@ -14,6 +14,7 @@ use crate::net::{Address, Socket};
 /// A directory of its own for one test, removed with it.
 pub struct Folder(PathBuf);
 
+#[allow(clippy::new_without_default)]
 impl Folder {
     pub fn new() -> Folder {
         static NEXT: AtomicU64 = AtomicU64::new(0);

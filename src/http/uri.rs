@@ -143,6 +143,8 @@ pub enum Escape {
     Uri,
     /// Arguments: also `&`, `+` and `;`.
     Args,
+    /// A URL in an HTML attribute: quotes, space, controls.
+    Refresh,
     /// One component: all but unreserved characters are escaped.
     Component,
 }
@@ -159,6 +161,10 @@ pub fn escape(text: &[u8], kind: Escape, out: &mut Vec<u8>) {
             Escape::Args => {
                 matches!(c, 0..=0x20 | b'"' | b'#' | b'%' | b'&' | b'+' | b';' | b'<' | b'>' | b'?'
                 | b'\\' | b'^' | b'`' | b'{' | b'|' | b'}' | 0x7f..=0xff)
+            }
+            Escape::Refresh => {
+                matches!(c, 0..=0x20 | b'"' | b'\'' | b'%' | b'<' | b'>' | b'\\' | b'^' | b'`'
+                | b'{' | b'|' | b'}' | 0x7f..=0xff)
             }
             Escape::Component => !(c.is_ascii_alphanumeric() || matches!(c, b'-' | b'.' | b'_' | b'~')),
         };

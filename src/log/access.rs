@@ -3,20 +3,24 @@
 
 use super::{ErrorLog, Level, OpenFile, error, error_errno, open_append};
 use crate::net::clock;
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use std::collections::HashMap;
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// The `buffer=` and `flush=` of an `access_log`; shared by all that log to the file.
+/// The `buffer=`, `flush=` and `gzip=` of an `access_log`; shared by all that log to the file.
 #[derive(Debug)]
 pub struct Buffer {
     size: usize,
     flush: Option<Duration>,
+    /// Level of compression.
+    gzip: Option<u32>,
     lines: Mutex<Vec<u8>>,
 }
 
@@ -49,10 +53,16 @@ struct Cached {
 
 impl OpenFile {
     /// Gives the file a buffer of `size` bytes that is written when full, and `flush` after its first line
-    /// if that is set.
-    pub fn set_buffer(&self, size: usize, flush: Option<Duration>) -> Result<(), BufferConflict> {
-        let buffer = self.buffer.get_or_init(|| Buffer { size, flush, lines: Mutex::new(Vec::new()) });
-        if buffer.size == size && buffer.flush == flush { Ok(()) } else { Err(BufferConflict) }
+    /// if that is set; each write is compressed where `gzip` gives a level, 1 to 9.
+    pub fn set_buffer(
+        &self,
+        size: usize,
+        flush: Option<Duration>,
+        gzip: Option<u32>,
+    ) -> Result<(), BufferConflict> {
+        let buffer = self.buffer.get_or_init(|| Buffer { size, flush, gzip, lines: Mutex::new(Vec::new()) });
+        let same = buffer.size == size && buffer.flush == flush && buffer.gzip == gzip;
+        if same { Ok(()) } else { Err(BufferConflict) }
     }
 
     /// Writes one line, its end included. Failures go to `log`, at most one a minute.
@@ -101,6 +111,8 @@ impl OpenFile {
     fn write_now(&self, bytes: &[u8], log: &ErrorLog) {
         let second = clock::wall().sec;
         let path = self.path().display();
+        let compressed = self.buffer.get().and_then(|b| b.gzip).map(|level| compress(bytes, level));
+        let bytes = compressed.as_deref().unwrap_or(bytes);
         match self.write(bytes, second) {
             Some(Ok(written)) if written < bytes.len() && self.may_complain(second) => {
                 let all = bytes.len();
@@ -117,6 +129,14 @@ impl OpenFile {
             _ => {}
         }
     }
+}
+
+/// One member of a gzip file (RFC 1952, section 2.2); as many as follow each other are one file.
+fn compress(bytes: &[u8], level: u32) -> Vec<u8> {
+    let mut member = GzEncoder::new(Vec::new(), Compression::new(level));
+    // Writing to memory does not fail.
+    let _ = member.write_all(bytes);
+    member.finish().unwrap_or_default()
 }
 
 // === impl LogFileCache ===
@@ -210,8 +230,8 @@ mod tests {
         let directory = scratch("buffer");
         let (files, log) = (OpenFiles::new(), ErrorLog::none());
         let file = files.add(directory.join("access.log"));
-        assert_eq!(file.set_buffer(16, None), Ok(()));
-        assert_eq!(file.set_buffer(32, None), Err(BufferConflict));
+        assert_eq!(file.set_buffer(16, None, None), Ok(()));
+        assert_eq!(file.set_buffer(32, None, None), Err(BufferConflict));
         files.open(&log).unwrap();
         let content = || fs::read_to_string(file.path()).unwrap();
 
@@ -233,7 +253,7 @@ mod tests {
         let directory = scratch("flush");
         let (files, log) = (OpenFiles::new(), ErrorLog::none());
         let file = files.add(directory.join("access.log"));
-        file.set_buffer(4096, Some(Duration::from_millis(20))).unwrap();
+        file.set_buffer(4096, Some(Duration::from_millis(20)), None).unwrap();
         files.open(&log).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(async {

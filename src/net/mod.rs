@@ -13,6 +13,7 @@ pub mod listen;
 pub mod option;
 pub mod proxy_protocol;
 pub mod resolve;
+pub mod resolver;
 pub mod splice;
 pub mod tcp_info;
 

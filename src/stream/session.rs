@@ -50,6 +50,8 @@ pub struct Session {
     pub proxy_protocol: Option<Box<proxy_protocol::Header>>,
     /// What `ssl_preread` found.
     pub preread: Option<Box<Preread>>,
+    /// `ssl_preread` has seen bytes.
+    pub preread_begun: bool,
     /// What `ssl_preread` has read so far.
     pub preread_parser: Option<Box<Parser>>,
     /// What is known of the client's TLS connection.
@@ -140,6 +142,7 @@ impl Session {
             status: 0,
             proxy_protocol: None,
             preread: None,
+            preread_begun: false,
             preread_parser: None,
             tls: None,
             limits: Vec::new(),

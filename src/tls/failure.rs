@@ -33,6 +33,34 @@ pub enum HandshakeError {
     Rejected,
     Tls(TlsError),
     Upstream(UpstreamRefused),
+    /// What came first is no TLS record.
+    NotTls(NotTls),
+}
+
+/// What a client speaks instead of TLS, as far as OpenSSL looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotTls {
+    HttpRequest,
+    ProxyRequest,
+    Other,
+}
+
+// === impl NotTls ===
+
+impl NotTls {
+    /// Judges the first five bytes; none for a record of TLS, or of SSL 2.
+    pub(super) fn of(bytes: &[u8]) -> Option<NotTls> {
+        let version = bytes.get(1).copied().unwrap_or_default();
+        if version == 3 || bytes.first().is_some_and(|first| first & 0x80 != 0) {
+            return None;
+        }
+        Some(match bytes {
+            [b'G', b'E', b'T', b' ', ..] | [b'P', b'O', b'S', b'T', ..] => NotTls::HttpRequest,
+            [b'H', b'E', b'A', b'D', ..] | [b'P', b'U', b'T', b' ', ..] => NotTls::HttpRequest,
+            [b'C', b'O', b'N', b'N', b'E', ..] => NotTls::ProxyRequest,
+            _ => NotTls::Other,
+        })
+    }
 }
 
 // === impl HandshakeError ===
@@ -48,7 +76,7 @@ impl HandshakeError {
         }
     }
 
-    fn from_tls(e: TlsError) -> Self {
+    pub(super) fn from_tls(e: TlsError) -> Self {
         if let TlsError::InvalidCertificate(CertificateError::Other(other)) = &e
             && let Some(refused) = other.0.downcast_ref::<UpstreamRefused>()
         {
@@ -63,7 +91,7 @@ impl HandshakeError {
             HandshakeError::Closed(e) => {
                 connection_level(e.as_ref().and_then(io::Error::raw_os_error).unwrap_or(0), peer)
             }
-            HandshakeError::Rejected => fault(peer),
+            HandshakeError::Rejected | HandshakeError::NotTls(_) => fault(peer),
             HandshakeError::Tls(e) => tls_level(e, peer),
             HandshakeError::Upstream(_) => Level::Error,
         }
@@ -73,6 +101,14 @@ impl HandshakeError {
 impl fmt::Display for HandshakeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            HandshakeError::NotTls(what) => {
+                let (code, words) = match what {
+                    NotTls::HttpRequest => ("0A00009C", "http request"),
+                    NotTls::ProxyRequest => ("0A00009B", "https proxy request"),
+                    NotTls::Other => ("0A00010B", "wrong version number"),
+                };
+                write!(f, "SSL_do_handshake() failed (SSL: error:{code}:SSL routines::{words})")
+            }
             HandshakeError::Closed(e) => {
                 f.write_str("peer closed connection in SSL handshake")?;
                 match e.as_ref().and_then(io::Error::raw_os_error) {

@@ -396,6 +396,10 @@ fn peers_that_are_no_peers() {
             (&[0x16, 3, 1][..], "peer closed connection in SSL handshake"),
             (
                 &b"GET / HTTP/1.0\r\n\r\n"[..],
+                "SSL_do_handshake() failed (SSL: error:0A00009C:SSL routines::http request)",
+            ),
+            (
+                &b"hello world"[..],
                 "SSL_do_handshake() failed (SSL: error:0A00010B:SSL routines::wrong version number)",
             ),
         ] {

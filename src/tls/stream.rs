@@ -1,7 +1,7 @@
 //! TLS connections, accepted and opened, as byte streams.
 
 use super::client::{Connector, rustls_name};
-use super::failure::HandshakeError;
+use super::failure::{HandshakeError, NotTls};
 use super::info::{Offered, TlsInfo};
 use super::server::Server;
 use aws_lc_rs::rand;
@@ -11,8 +11,8 @@ use std::io::{self, IoSlice, Read};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio_rustls::{LazyConfigAcceptor, TlsConnector, client, server};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio_rustls::{StartHandshake, TlsConnector, client, server};
 
 /// What to do with a client that asked for a name.
 #[derive(Debug, Clone)]
@@ -59,7 +59,7 @@ async fn handshake<IO>(
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
-    let start = LazyConfigAcceptor::new(Acceptor::default(), io).await.map_err(HandshakeError::from_io)?;
+    let start = client_hello(io).await?;
     let hello = start.client_hello();
     let server = match choose(hello.server_name()) {
         Choice::Serve(server) => server,
@@ -98,6 +98,50 @@ where
     info.offered = offered;
     Ok(TlsStream { side: Side::Server(stream), info: Arc::new(info), early })
 }
+
+/// Reads the ClientHello. What does not begin like TLS gets no alert, as from OpenSSL.
+async fn client_hello<IO>(mut io: IO) -> Result<StartHandshake<IO>, HandshakeError>
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut acceptor = Acceptor::default();
+    let mut buffer = crate::net::Buffer::with_capacity(4 << 10);
+    let mut first = true;
+    loop {
+        let n = io.read(buffer.spare()).await.map_err(HandshakeError::from_io)?;
+        if n == 0 {
+            return Err(HandshakeError::Closed(None));
+        }
+        buffer.filled(n);
+        if first && buffer.len() < RECORD_HEADER {
+            continue;
+        }
+        if std::mem::take(&mut first)
+            && let Some(other) = NotTls::of(buffer.bytes())
+        {
+            return Err(HandshakeError::NotTls(other));
+        }
+        let mut unread = buffer.bytes();
+        while !unread.is_empty() {
+            acceptor.read_tls(&mut unread).map_err(HandshakeError::from_io)?;
+        }
+        buffer.consume(buffer.len());
+        match acceptor.accept() {
+            Ok(Some(accepted)) => return Ok(StartHandshake::from_parts(accepted, io)),
+            Ok(None) => {}
+            Err((error, mut alert)) => {
+                let mut bytes = Vec::new();
+                // Into memory, which takes all of it; the client may be gone, and then hears nothing.
+                let _ = alert.write_all(&mut bytes);
+                let _ = io.write_all(&bytes).await;
+                return Err(HandshakeError::from_tls(error));
+            }
+        }
+    }
+}
+
+/// Type, version and length in front of a record (RFC 8446 section 5.1).
+const RECORD_HEADER: usize = 5;
 
 impl Connector {
     /// Takes an upstream through the handshake. `name` is what its certificate has to be for, and what is sent to it

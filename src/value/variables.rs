@@ -92,9 +92,16 @@ struct Variable<C> {
 pub struct Variables<C> {
     list: Vec<Variable<C>>,
     names: HashMap<Box<str>, VarId>,
+    /// Families of which some member is used.
+    families: Vec<&'static str>,
 }
 
 impl<C: Context> Variables<C> {
+    /// Whether any variable of that family (`http_`, ...) is used.
+    pub fn has_family(&self, prefix: &str) -> bool {
+        self.families.contains(&prefix)
+    }
+
     /// Appends the value of `id`; false where it has none.
     pub fn get(&self, ctx: &C, id: VarId, out: &mut Vec<u8>) -> bool {
         let Some(variable) = self.list.get(id.0 as usize) else { return false };
@@ -283,6 +290,8 @@ impl<C: 'static> VariablesBuilder<C> {
             };
             list.push(variable);
         }
-        Ok(Variables { list, names: self.names })
+        let used = |prefix: &&str| list.iter().any(|v: &Variable<C>| v.name.starts_with(prefix));
+        let families = self.prefixes.iter().map(|family| family.prefix).filter(used).collect();
+        Ok(Variables { list, names: self.names, families })
     }
 }

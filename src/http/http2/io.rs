@@ -26,6 +26,8 @@ pub(super) struct Held {
     buffer: RefCell<Buffer>,
     /// hyper was told to wait.
     full: Cell<bool>,
+    /// Something was written since that was last asked.
+    written: Cell<bool>,
     /// When the client must have taken something, while it takes nothing.
     stalled: RefCell<Option<Deadline>>,
 }
@@ -44,11 +46,17 @@ impl Held {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             buffer.consume(n);
+            self.written.set(true);
         }
         buffer.release();
         let flushed = conn.io.poll_flush(cx);
         ready!(self.limited(streams, cx, flushed))?;
         Poll::Ready(Ok(self.full.take()))
+    }
+
+    /// Whether the client took something since the last call.
+    pub(super) fn progress(&self) -> bool {
+        self.written.take()
     }
 
     /// Starts the clock of `send_timeout` while a write waits.

@@ -41,8 +41,9 @@ const STREAM_WINDOW: u32 = 256 << 10;
 const CONNECTION_WINDOW: u32 = 16 << 20;
 /// Bytes of a response that hyper takes before they are sent.
 const SEND_BUFFER: usize = 128 << 10;
-/// Milliseconds that a connection without streams has to take leave.
-const FAREWELL: u64 = 5_000;
+/// Milliseconds in which a connection that takes leave must take something more of what is left, once its streams are
+/// over. nginx closes at once; hyper waits for the client's word first.
+const FAREWELL: u64 = 1_000;
 
 /// Whether HTTP/2 may be spoken on a connection: by its server, or by its `listen`.
 pub fn enabled(conn: &Connection, http: &'static Http) -> bool {
@@ -114,6 +115,10 @@ pub async fn serve(conn: Rc<Connection>, http: &'static Http) {
                 continue;
             }
             if conn.deadline.expired() {
+                if told && shared.held.progress() {
+                    shared.rest();
+                    continue;
+                }
                 if told {
                     return Poll::Ready(Ok(()));
                 }

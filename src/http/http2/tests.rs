@@ -333,3 +333,20 @@ fn bodies_of_requests_are_read() {
         assert_eq!(other.send_request(asked).await.unwrap().status(), 200);
     });
 }
+
+#[test]
+fn an_idle_connection_is_closed_though_its_client_says_nothing() {
+    use std::io::{Read, Write};
+    let site = Site::new(&BASIC.replace("http2 on;", "http2 on; keepalive_timeout 200ms;"));
+    let mut client = std::net::TcpStream::connect(site.addr).unwrap();
+    client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    // SETTINGS, and GET / of a.test on stream 1; no acknowledgement of anything.
+    let fields = b"\x82\x86\x84\x41\x06a.test";
+    client.write_all(super::PREFACE).unwrap();
+    client.write_all(b"\0\0\0\x04\0\0\0\0\0").unwrap();
+    client.write_all(&[0, 0, fields.len() as u8, 1, 5, 0, 0, 0, 1]).unwrap();
+    client.write_all(fields).unwrap();
+    let mut all = Vec::new();
+    client.read_to_end(&mut all).unwrap();
+    assert!(memchr::memmem::find(&all, b"GET / HTTP/2.0|h2c|a.test").is_some());
+}

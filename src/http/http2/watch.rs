@@ -16,7 +16,7 @@ use crate::net::Deadline;
 pub(super) struct Tasks;
 
 thread_local! {
-    /// What the stream that is polled just now shares with its writer, from its first poll to the executor's look.
+    /// What the stream that is polled just now shares with its writer.
     static BEGUN: RefCell<Option<Rc<Shared>>> = const { RefCell::new(None) };
 }
 
@@ -32,19 +32,14 @@ impl<F: Future + 'static> Executor<F> for Tasks {
             let mut watched: Option<Rc<Shared>> = None;
             let mut stalled: Option<(u64, Deadline)> = None;
             poll_fn(|cx| {
-                let ended = stream.as_mut().poll(cx).is_ready();
-                // Taken in any case: what stayed there would keep the connection.
+                let done = stream.as_mut().poll(cx).is_ready();
+                // Taken in any case: it must not outlive the stream, nor be taken for another's.
                 let begun = BEGUN.take();
-                if ended {
+                if done {
                     return Poll::Ready(());
                 }
-                let watched = match &watched {
-                    Some(shared) => shared,
-                    None => match begun {
-                        Some(shared) => watched.insert(shared),
-                        None => return Poll::Pending,
-                    },
-                };
+                watched = watched.take().or(begun);
+                let Some(watched) = &watched else { return Poll::Pending };
                 let Some(given) = watched.waits_for_window() else {
                     stalled = None;
                     return Poll::Pending;

@@ -113,7 +113,9 @@ async fn handle(req: &mut Request) -> Verdict {
     if !req.uri.ends_with(b"/") || !matches!(req.method, Method::Get | Method::Head) {
         return Verdict::Next;
     }
-    req.body.discard = true;
+    if let Err(verdict) = req.discard_body().await {
+        return verdict;
+    }
     let mut path = map_path(req);
     if path.is_empty() {
         return Verdict::Status(500);
@@ -139,6 +141,9 @@ async fn handle(req: &mut Request) -> Verdict {
             return Verdict::Status(status);
         }
     };
+    if let Err(verdict) = req.discard_body().await {
+        return verdict;
+    }
     req.response.status = 200;
     let content_type = match format {
         Format::Html => "text/html",

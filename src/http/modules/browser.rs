@@ -94,7 +94,7 @@ impl Module for Browser {
     };
     const VARIABLES: &'static [Builtin<Request>] = &[
         Builtin::changeable("msie", |req, out| {
-            if msie(req.header(USER_AGENT)).0 {
+            if req.browser().msie {
                 out.push(b'1');
             }
             true
@@ -200,22 +200,6 @@ fn agent_is_modern(conf: &LocConf, agent: &[u8]) -> bool {
     !conf.ancient.iter().any(|word| has(agent, word)) && *conf.unlisted
 }
 
-/// Whether a browser is Internet Explorer, and one of version 6 or older.
-pub fn msie(agent: Option<&[u8]>) -> (bool, bool) {
-    let Some(agent) = agent else { return (false, false) };
-    let Some(at) = memchr::memmem::find(agent, b"MSIE ") else { return (false, false) };
-    if at + 7 >= agent.len() || has(agent, b"Opera ") {
-        return (false, false);
-    }
-    let old = agent[at + 6] == b'.'
-        && match agent[at + 5] {
-            b'4' | b'5' => true,
-            b'6' => !has(&agent[at + 7..], b"SV1"),
-            _ => false,
-        };
-    (true, old)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -229,16 +213,6 @@ mod tests {
             assert_eq!(version(text.as_bytes()), (want, &b""[..]), "{text}");
         }
         assert_eq!(version(b"7.50 (X11)"), (7_500_000, &b" (X11)"[..]));
-    }
-
-    #[test]
-    fn msie_and_those_that_only_say_so() {
-        let of = |text: &str| msie(Some(text.as_bytes()));
-        assert_eq!(of("Mozilla/4.0 (compatible; MSIE 6.0; Windows NT 5.1)"), (true, true));
-        assert_eq!(of("Mozilla/4.0 (compatible; MSIE 6.0; Windows NT 5.1; SV1)"), (true, false));
-        assert_eq!(of("Mozilla/4.0 (compatible; MSIE 7.0; Windows NT 5.1)"), (true, false));
-        assert_eq!(of("Mozilla/4.0 (compatible; MSIE 6.0; X11) Opera 7.50"), (false, false));
-        assert_eq!(of("curl/8"), (false, false));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::http::types::{self, TypeSet};
 use crate::log::Level;
 use crate::settings;
 use crate::syntax::Directive;
-use crate::value::{Template, VarId};
+use crate::value::{VarId, variable};
 
 /// The module.
 pub struct Charset;
@@ -29,19 +29,8 @@ pub enum Choice {
     #[allow(missing_docs)]
     Name(Bytes),
     /// What a variable says.
-    Variable(VarId, Arc<TemplateBox>),
+    Variable(VarId),
 }
-
-/// A template, the same as another where it is the same value.
-#[derive(Clone, Debug)]
-pub struct TemplateBox(Template);
-
-impl PartialEq for TemplateBox {
-    fn eq(&self, other: &Self) -> bool {
-        std::ptr::eq(self, other)
-    }
-}
-impl Eq for TemplateBox {}
 
 settings! {
     /// What all of the configuration names.
@@ -141,9 +130,7 @@ fn choice(cf: &mut Build, d: &Directive<'_>, pick: fn(&mut LocConf) -> &mut Sett
             if name.is_empty() {
                 return Err(Fault::here("invalid variable name \"$\""));
             }
-            let id = cf.http.vars.index(name);
-            let template = cf.http.template(&[b"${", name, b"}"].concat())?;
-            Choice::Variable(id, Arc::new(TemplateBox(template)))
+            Choice::Variable(cf.http.vars.index(name))
         }
         name => Choice::Name(add_name(cf, name)),
     };
@@ -184,31 +171,38 @@ struct Named {
     known: bool,
 }
 
+/// A variable that should name a charset has no value: nginx closes the connection without a word.
+struct Undefined;
+
 fn named(req: &Request, name: Bytes) -> Named {
-    let known = req.http.main.charset.names.iter().find(|known| same(known, &name)).is_some();
+    let known = req.http.main.charset.names.iter().any(|known| same(known, &name));
     Named { name, known }
 }
 
 fn header_filter(req: &mut Request) -> Option<u16> {
+    match recode(req) {
+        Ok(()) => None,
+        Err(Undefined) => Some(0),
+    }
+}
+
+fn recode(req: &mut Request) -> Result<(), Undefined> {
     let destination = match &req.parent {
         Some(parent) => parent.charset.clone().map(|name| named(req, name)),
-        None => destination(req),
+        None => destination(req)?,
     };
-    let to = destination?;
-    let from = match source(req) {
-        Some(from) => from,
-        None => {
-            set_charset(req, to.name);
-            return None;
-        }
+    let Some(to) = destination else { return Ok(()) };
+    let Some(from) = source(req)? else {
+        set_charset(req, to.name);
+        return Ok(());
     };
     if same(&from.name, &to.name) {
         set_charset(req, to.name);
-        return None;
+        return Ok(());
     }
     if from.known && to.known {
         if req.response.headers.get(CONTENT_ENCODING).is_some_and(|v| !v.is_empty()) {
-            return None;
+            return Ok(());
         }
         let maps = &req.http.main.charset.maps;
         if let Some((map, forward)) =
@@ -220,56 +214,57 @@ fn header_filter(req: &mut Request) -> Option<u16> {
             }
             set_charset(req, to.name);
             req.add_body_filter(Box::new(Filter(recode)));
-            return None;
+            return Ok(());
         }
     }
     req.log(Level::Error, None, format_args!("{}", no_map(&from.name, &to.name)));
-    None
+    Ok(())
 }
 
 /// The charset that the response shall have; none where it is left alone.
-fn destination(req: &Request) -> Option<Named> {
+fn destination(req: &Request) -> Result<Option<Named>, Undefined> {
     let r = &req.response;
     if r.content_type.as_ref().is_none_or(|t| t.is_empty()) {
-        return None;
+        return Ok(None);
     }
     if let Some(wanted) = r.override_charset.as_ref().filter(|c| !c.is_empty()) {
         let wanted = named(req, wanted.clone());
         if wanted.known {
-            return Some(wanted);
+            return Ok(Some(wanted));
         }
         let shown = crate::log::bytes(&wanted.name);
         req.log(Level::Error, None, format_args!("unknown charset \"{shown}\" to override"));
-        return None;
+        return Ok(None);
     }
     let conf = &req.conf.charset;
     if *conf.charset == Choice::Off {
-        return None;
+        return Ok(None);
     }
-    match &r.charset {
-        Some(charset) if !charset.is_empty() => {
-            if !*conf.override_charset {
-                return None;
-            }
-        }
-        _ if !conf.types.contains(req) => return None,
-        _ => {}
+    let labelled = r.charset.as_ref().is_some_and(|c| !c.is_empty());
+    if labelled && !*conf.override_charset || !labelled && !conf.types.contains(req) {
+        return Ok(None);
     }
     chosen(req, &conf.charset)
 }
 
-fn chosen(req: &Request, choice: &Choice) -> Option<Named> {
-    match choice {
+fn chosen(req: &Request, choice: &Choice) -> Result<Option<Named>, Undefined> {
+    Ok(match choice {
         Choice::Off => None,
         Choice::Name(name) => Some(Named { name: name.clone(), known: true }),
-        Choice::Variable(_, template) => Some(named(req, template.0.eval(req))),
-    }
+        Choice::Variable(id) => {
+            let mut name = Vec::new();
+            if !variable(req, *id, &mut name) {
+                return Err(Undefined);
+            }
+            Some(named(req, name.into()))
+        }
+    })
 }
 
 /// The charset that the response has; none where nobody says.
-fn source(req: &Request) -> Option<Named> {
+fn source(req: &Request) -> Result<Option<Named>, Undefined> {
     match req.response.charset.as_ref().filter(|c| !c.is_empty()) {
-        Some(charset) => Some(named(req, charset.clone())),
+        Some(charset) => Ok(Some(named(req, charset.clone()))),
         None => chosen(req, &req.conf.charset.source),
     }
 }

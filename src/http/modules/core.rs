@@ -118,14 +118,23 @@ pub enum BodyInFile {
 pub struct Root {
     /// The path, absolute where it is constant.
     pub path: Template,
-    /// `alias`
-    pub alias: bool,
+    /// What `alias` stands for; none for `root`.
+    pub alias: Option<Alias>,
+}
+
+/// The part of a URI that an `alias` stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Alias {
+    /// The name of the location that has it; locations nested in that one inherit both.
+    Prefix(Bytes),
+    /// All of it: the location has a regular expression.
+    Whole,
 }
 
 settings! {
     /// What a location has in the core.
     pub struct LocConf {
-        root: Root = Root { path: Template::constant("html"), alias: false },
+        root: Root = Root { path: Template::constant("html"), alias: None },
         types: Arc<Types> = Types::standard(),
         default_type: Bytes = Bytes::from_static(b"text/plain"),
         client_max_body_size: u64 = 1 << 20,
@@ -179,7 +188,11 @@ settings! {
     }
 }
 
-const KEEPALIVE_DISABLE: &[(&str, u32)] = &[("none", 1), ("msie6", 2), ("safari", 4)];
+const KEEPALIVE_DISABLE: &[(&str, u32)] = &[("none", 1), ("msie6", MSIE6), ("safari", SAFARI)];
+/// `keepalive_disable msie6`
+pub const MSIE6: u32 = 2;
+/// `keepalive_disable safari`
+pub const SAFARI: u32 = 4;
 
 impl Conf for LocConf {
     fn merge(&mut self, parent: &Self, cf: &mut Build) -> Outcome {
@@ -190,7 +203,7 @@ impl Conf for LocConf {
         if !self.root.is_set() {
             // The default, which is relative: made absolute once, at the top.
             let path = path_bytes(cf.full_path(b"html"));
-            self.root.put(Root { path: Template::constant(path), alias: false });
+            self.root.put(Root { path: Template::constant(path), alias: None });
         }
         Ok(())
     }
@@ -362,7 +375,7 @@ fn root(cf: &mut Build, d: &Directive<'_>) -> Outcome {
     let alias = d.name() == b"alias";
     let word = if alias { "alias" } else { "root" };
     if cf.http.loc().core().root.is_set() {
-        let set = cf.http.loc().core().root.alias;
+        let set = cf.http.loc().core().root.alias.is_some();
         return Err(if set == alias {
             Fault::directive("is duplicate")
         } else {
@@ -389,6 +402,11 @@ fn root(cf: &mut Build, d: &Directive<'_>) -> Outcome {
     }
     let full = if text.starts_with(b"$") { text.to_vec() } else { path_bytes(cf.full_path(text)) };
     let path = cf.http.template(&full)?;
+    let location = cf.http.location();
+    let alias = alias.then(|| match location.kind {
+        Kind::Regex(_) => Alias::Whole,
+        _ => Alias::Prefix(Bytes::copy_from_slice(&location.name)),
+    });
     cf.http.loc().core().root.set(Root { path, alias })
 }
 
@@ -449,26 +467,27 @@ pub fn map_path(req: &Request) -> Vec<u8> {
     if root.path.as_constant().is_none() && path.first() != Some(&b'/') {
         path = path_bytes(req.http.prefix.join(std::ffi::OsString::from_vec(path)));
     }
-    if !root.alias {
-        path.extend_from_slice(&req.uri);
-        return path;
-    }
-    match &req.location.kind {
-        Kind::Regex(_) => {
-            if req.add_uri_to_alias {
-                path.extend_from_slice(&req.uri);
-            }
-            path
-        }
-        _ if !req.uri.starts_with(&req.location.name) => {
-            let name = String::from_utf8_lossy(&req.location.name);
+    match &root.alias {
+        None => path.extend_from_slice(&req.uri),
+        Some(alias) if !req.valid_location || !alias.fits(&req.uri) => {
+            let name = crate::log::bytes(&req.location.name);
             let text = "\"alias\" cannot be used in location";
             req.log(Level::Alert, None, format_args!("{text} \"{name}\" where URI was rewritten"));
-            Vec::new()
+            return Vec::new();
         }
-        _ => {
-            path.extend_from_slice(&req.uri[req.location.name.len()..]);
-            path
+        Some(Alias::Prefix(name)) => path.extend_from_slice(&req.uri[name.len()..]),
+        Some(Alias::Whole) if req.add_uri_to_alias => path.extend_from_slice(&req.uri),
+        Some(Alias::Whole) => {}
+    }
+    path
+}
+
+impl Alias {
+    /// Whether it can stand for the beginning of this URI.
+    pub fn fits(&self, uri: &[u8]) -> bool {
+        match self {
+            Alias::Prefix(name) => uri.starts_with(name),
+            Alias::Whole => true,
         }
     }
 }

@@ -54,7 +54,9 @@ async fn handle(req: &mut Request) -> Verdict {
     if !matches!(req.method, Method::Get | Method::Head) {
         return Verdict::Status(405);
     }
-    req.body.discard = true;
+    if let Err(verdict) = req.discard_body().await {
+        return verdict;
+    }
     req.response.last_modified = Some(TIME);
     match req.respond(200, "image/gif", GIF).await {
         Ok(()) => Verdict::Done,

@@ -107,7 +107,9 @@ pub fn is_taken(req: &Request) -> bool {
         return false;
     }
     let agent = req.header(USER_AGENT);
-    if *conf.disable_msie6 && super::browser::msie(agent).1 || req.version < *conf.http_version {
+    if *conf.disable_msie6 && super::super::user_agent::Browser::of(agent.unwrap_or_default()).msie6
+        || req.version < *conf.http_version
+    {
         return false;
     }
     if req.header(VIA).is_some() && !proxied_is_taken(req, *conf.proxied) {

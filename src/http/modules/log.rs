@@ -162,7 +162,18 @@ fn format_of(cf: &mut Build, name: &[u8]) -> Outcome<Arc<LogFormat>> {
 struct Parameters {
     buffer: usize,
     flush: Option<Duration>,
+    gzip: Option<u32>,
     filter: Option<Template>,
+}
+
+impl Parameters {
+    /// Compresses with this level, which needs a buffer.
+    fn gzip(&mut self, level: u32) {
+        self.gzip = Some(level);
+        if self.buffer == 0 {
+            self.buffer = 64 << 10;
+        }
+    }
 }
 
 fn parameters(cf: &mut Build, d: &Directive<'_>) -> Outcome<Parameters> {
@@ -177,8 +188,13 @@ fn parameters(cf: &mut Build, d: &Directive<'_>) -> Outcome<Parameters> {
                 .filter(|time| *time > 0)
                 .ok_or_else(|| Fault::here(format!("invalid flush time \"{}\"", shown(time))))?;
             p.flush = Some(Duration::from_millis(time));
-        } else if word == b"gzip" || word.starts_with(b"gzip=") {
-            return Err(Fault::here("nginx was built without zlib support"));
+        } else if word == b"gzip" {
+            p.gzip(1);
+        } else if let Some(level) = word.strip_prefix(b"gzip=") {
+            match units::number(level) {
+                Some(level @ 1..=9) => p.gzip(level as u32),
+                _ => return Err(Fault::here(format!("invalid compression level \"{}\"", shown(level)))),
+            }
         } else if let Some(condition) = word.strip_prefix(b"if=") {
             p.filter = Some(cf.http.template(condition)?);
         } else {
@@ -217,7 +233,7 @@ fn access_log(cf: &mut Build, d: &Directive<'_>) -> Outcome {
             Target::Path(..) => return Err(Fault::here("buffered logs cannot have variables in name")),
             Target::Syslog(_) => return Err(Fault::here("logs to syslog cannot be buffered")),
             Target::File(file) => {
-                file.set_buffer(parameters.buffer, parameters.flush).map_err(|_| {
+                file.set_buffer(parameters.buffer, parameters.flush, parameters.gzip).map_err(|_| {
                     let path = shown(path);
                     Fault::here(format!("access_log \"{path}\" already defined with conflicting parameters"))
                 })?;

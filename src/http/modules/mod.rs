@@ -27,6 +27,7 @@ pub mod proxy;
 pub mod proxy_request;
 pub mod proxy_rewrite;
 pub mod proxy_ssl;
+pub mod proxy_url;
 pub mod random_index;
 pub mod range;
 pub mod realip;
@@ -104,4 +105,5 @@ crate::http_modules! {
     gzip: gzip::Gzip,
     range: range::Range,
     log: log::Log,
+    checked: super::checked::Checked,
 }

@@ -1,5 +1,5 @@
 //! `ngx_http_proxy`: passes requests on to HTTP servers. The exchange itself is in [`crate::http::upstream`], the
-//! request's head in [`super::proxy_request`], rewriting of what comes back in [`super::proxy_rewrite`], TLS in
+//! request's head in [`super::proxy_request`], the URL in [`super::proxy_url`], rewriting of what comes back in [`super::proxy_rewrite`], TLS in
 //! [`super::proxy_ssl`].
 
 use std::ops::Range;
@@ -10,8 +10,8 @@ use bytes::Bytes;
 use super::proxy_request::{self, BodyFacts, HeaderOps};
 use super::proxy_rewrite::{self, CookieFlags, Rewrite};
 use super::proxy_ssl::{self, Ssl};
+use super::proxy_url::{Vars, VarsRef, parse, schema, target, vars_of};
 use crate::conf::build::{Commands, Setter};
-use crate::conf::url::{self, Url, Use};
 use crate::conf::{Build, Conf, Fault, Outcome, set, units};
 use crate::http::conf::LocationBuild;
 use crate::http::headers::{CONTENT_LENGTH, X_FORWARDED_FOR};
@@ -20,33 +20,16 @@ use crate::http::module::{Handlers, Module, Verdict, Wait};
 use crate::http::request::{BodyLength, Request};
 use crate::http::upstream::settings::ignore;
 use crate::http::upstream::{
-    Decoded, Fault as Failure, Head, HeadStep, Malformed, Protocol, Redirected, Settings, Target, Tls, http1,
-    next, run,
+    Decoded, Fault as Failure, Head, HeadStep, Malformed, Protocol, Redirected, Settings, http1, next, run,
 };
-use crate::log::{Level, bytes};
-use crate::net::Address;
+use crate::log::Level;
 use crate::settings;
 use crate::syntax::Directive;
-use crate::upstream::{Group, GroupId, GroupRef};
+use crate::upstream::GroupId;
 use crate::value::{Builtin, Template};
 
 /// The module.
 pub struct Proxy;
-
-/// Parts of a URL that requests are passed to.
-#[derive(Clone, Debug, Default)]
-pub struct Vars {
-    /// `$proxy_host`
-    pub host_header: Bytes,
-    /// `$proxy_port`
-    pub port: Bytes,
-    /// The URI part; empty where there is none.
-    pub uri: Bytes,
-    /// What the URI part replaces: the location's name.
-    pub location: Bytes,
-    /// The URL had variables: its URI part is the whole URI.
-    pub evaluated: bool,
-}
 
 /// `proxy_pass`
 #[derive(Clone, Debug)]
@@ -234,6 +217,10 @@ const fn all_setters() -> [(&'static str, Setter); SETTERS.len() + proxy_ssl::SE
 }
 
 impl Conf for LocConf {
+    fn check(&self, _: &mut Build) -> Outcome {
+        self.upstream.check("proxy")
+    }
+
     fn merge(&mut self, parent: &Self, cf: &mut Build) -> Outcome {
         self.upstream.merge(&parent.upstream, "proxy", &HIDE, cf)?;
         let own_pass: Option<Arc<Pass>> = (*self.own.pass).clone();
@@ -250,10 +237,9 @@ impl Conf for LocConf {
             None => false,
         };
         self.ssl.merge(&parent.ssl, tls, cf)?;
-        if *self.own.redirect && self.own.redirects.is_none() && own_pass.is_some() {
-            if let Ok(rule) = self.own.default_redirect() {
-                self.own.redirects.put(Some(vec![rule]));
-            }
+        let default = *self.own.redirect && self.own.redirects.is_none() && own_pass.is_some();
+        if default && let Ok(rule) = self.own.default_redirect() {
+            self.own.redirects.put(Some(vec![rule]));
         }
         if own_headers || !parent.own.headers.is_set() {
             let headers = HeaderOps::new(&self.own.set_headers, cf)?;
@@ -328,6 +314,7 @@ fn pass(cf: &mut Build, d: &Directive<'_>) -> Outcome {
     if loc(cf).own.pass.is_some() {
         return Err(Fault::directive("is duplicate"));
     }
+    cf.checked.proxied();
     let location = cf.http.location();
     let name = Bytes::copy_from_slice(&location.name);
     let prefixed = matches!(location.kind, Kind::Exact | Kind::Prefix { .. });
@@ -358,59 +345,11 @@ fn pass(cf: &mut Build, d: &Directive<'_>) -> Outcome {
     Ok(())
 }
 
-/// Whether it is https, and what follows the scheme.
-fn schema(url: &[u8]) -> Option<(bool, &[u8])> {
-    for (word, tls) in [(&b"http://"[..], false), (b"https://", true)] {
-        if url.len() >= word.len() && url[..word.len()].eq_ignore_ascii_case(word) {
-            return Some((tls, &url[word.len()..]));
-        }
-    }
-    None
-}
-
-fn parse(text: &[u8], tls: bool) -> Result<Url, url::UrlError> {
-    let default_port = if tls { 443 } else { 80 };
-    url::parse(text, &Use { default_port, uri_part: true, no_resolve: true, ..Use::default() })
-}
-
-fn vars_of(url: &Url, tls: bool) -> Vars {
-    let mut vars = Vars { uri: Bytes::copy_from_slice(&url.uri), ..Vars::default() };
-    if matches!(url.addrs[..], [Address::Unix(_)]) {
-        vars.host_header = Bytes::from_static(b"localhost");
-        return vars;
-    }
-    let default = if tls { 443 } else { 80 };
-    if url.no_port || url.port == default {
-        vars.host_header = Bytes::copy_from_slice(&url.host);
-        vars.port = Bytes::from_static(if tls { b"443" } else { b"80" });
-    } else {
-        vars.host_header = [&url.host[..], b":", &url.port_text].concat().into();
-        vars.port = Bytes::copy_from_slice(&url.port_text);
-    }
-    vars
-}
-
 /// What a request that is passed on knows of it.
 #[derive(Default)]
 struct Proxied {
     vars: Option<VarsRef>,
     body: Option<BodyFacts>,
-}
-
-#[derive(Clone)]
-enum VarsRef {
-    Static(&'static Vars),
-    Own(Arc<Vars>),
-}
-
-impl std::ops::Deref for VarsRef {
-    type Target = Vars;
-    fn deref(&self) -> &Vars {
-        match self {
-            VarsRef::Static(vars) => vars,
-            VarsRef::Own(vars) => vars,
-        }
-    }
 }
 
 fn with_vars(req: &Request, each: impl FnOnce(&Vars)) -> bool {
@@ -446,67 +385,6 @@ async fn proxy(req: &mut Request) -> Verdict {
     let response = http1::Response::new(*conf.upstream.pass_trailers);
     let protocol = Http { conf, vars, response, chunks: false };
     run(req, &conf.upstream, target, protocol, unbuffered).await
-}
-
-/// Where the request goes. The error is the status to answer with; it was logged.
-fn target(req: &Request, conf: &'static LocConf) -> Result<(Target, VarsRef), u16> {
-    let location = std::ptr::from_ref(conf) as u64;
-    let http = req.http;
-    match conf.own.pass.as_deref() {
-        Some(Pass::Group { group, tls, vars, .. }) => {
-            let group: &'static Group = http.upstreams.get(*group);
-            let tls = tls_of(req, conf, *tls, &group.name)?;
-            let schema = if tls.is_some() { "https://" } else { "http://" };
-            let target = Target { group: GroupRef::Static(group), tls, schema, location };
-            Ok((target, VarsRef::Static(vars)))
-        }
-        Some(Pass::Dynamic(template)) => evaluated(req, conf, &template.eval(req), location),
-        None => Err(500),
-    }
-}
-
-fn evaluated(
-    req: &Request,
-    conf: &'static LocConf,
-    url: &[u8],
-    location: u64,
-) -> Result<(Target, VarsRef), u16> {
-    let http = req.http;
-    let Some((tls, rest)) = schema(url) else {
-        req.log(Level::Error, None, format_args!("invalid URL prefix in \"{}\"", bytes(url)));
-        return Err(500);
-    };
-    let parsed = parse(rest, tls).map_err(|e| {
-        req.log(Level::Error, None, format_args!("{e} in upstream \"{}\"", bytes(rest)));
-        500u16
-    })?;
-    let mut vars = vars_of(&parsed, tls);
-    vars.evaluated = true;
-    if vars.uri.starts_with(b"?") {
-        vars.uri = [b"/", &vars.uri[..]].concat().into();
-    }
-    let host = String::from_utf8_lossy(&parsed.host).into_owned();
-    let group = match http.upstreams.find(&parsed.host, parsed.port, parsed.no_port) {
-        Some(group) => GroupRef::Static(group),
-        None if !parsed.addrs.is_empty() => {
-            GroupRef::Owned(Group::resolved(&host, parsed.addrs.iter().take(1).cloned()))
-        }
-        None => {
-            req.log(Level::Error, None, format_args!("no resolver defined to resolve {host}"));
-            return Err(502);
-        }
-    };
-    let tls = tls_of(req, conf, tls, &group.name)?;
-    let schema = if tls.is_some() { "https://" } else { "http://" };
-    Ok((Target { group, tls, schema, location }, VarsRef::Own(Arc::new(vars))))
-}
-
-fn tls_of(req: &Request, conf: &LocConf, tls: bool, host: &str) -> Result<Option<Tls>, u16> {
-    if !tls {
-        return Ok(None);
-    }
-    let connector = conf.ssl.connector.as_ref().ok_or(500u16)?.clone();
-    Ok(Some(Tls { connector, name: conf.ssl.name_of(req, host) }))
 }
 
 /// HTTP/1 as `proxy_*` has it.

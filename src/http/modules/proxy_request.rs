@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::proxy::{HttpVersion, LocConf, Vars};
+use super::proxy::{HttpVersion, LocConf};
+use super::proxy_url::Vars;
 use crate::conf::{Build, Outcome};
 use crate::http::head::decimal;
 use crate::http::headers::hash;

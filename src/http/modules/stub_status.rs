@@ -75,6 +75,9 @@ fn handler(req: &mut Request) -> Wait<'_, Verdict> {
         if !matches!(req.method, Method::Get | Method::Head) {
             return Verdict::Status(405);
         }
+        if let Err(verdict) = req.discard_body().await {
+            return verdict;
+        }
         match req.respond(200, "text/plain", text(&Stats::total()).as_bytes()).await {
             Ok(()) => Verdict::Done,
             Err(_) => Verdict::Close,

@@ -8,9 +8,8 @@ use crate::conf::build::Commands;
 use crate::conf::{Build, Conf, Fault, Outcome, units};
 use crate::http::conf::Loc;
 use crate::http::file;
-use crate::http::location::Kind;
 use crate::http::module::{Handlers, Module, Step, Verdict};
-use crate::http::modules::core::document_root;
+use crate::http::modules::core::{Alias, document_root};
 use crate::http::request::Request;
 use crate::http::special::split_args;
 use crate::log::Level;
@@ -109,10 +108,10 @@ enum Base {
 
 impl Base {
     fn of(req: &Request) -> Base {
-        match (&req.location.kind, req.conf.core.root.alias) {
-            (_, false) => Base::Root,
-            (Kind::Regex(_), true) => Base::Regex,
-            (_, true) => Base::Prefix(req.location.name.len()),
+        match &req.conf.core.root.alias {
+            None => Base::Root,
+            Some(Alias::Whole) => Base::Regex,
+            Some(Alias::Prefix(name)) => Base::Prefix(name.len()),
         }
     }
 
@@ -136,8 +135,8 @@ fn handle(req: &mut Request) -> Verdict {
     let Some(wanted) = (*req.conf.try_files.files).clone() else { return Verdict::Next };
     let base = Base::of(req);
     let root = document_root(req);
-    if let Base::Prefix(_) = base
-        && !req.uri.starts_with(&req.location.name)
+    if let Some(alias) = &req.conf.core.root.alias
+        && (!req.valid_location || !alias.fits(&req.uri))
     {
         // Says what is wrong.
         super::core::map_path(req);

@@ -119,12 +119,13 @@ impl<P: Protocol> Exchange<P> {
         let client = req.conn.client_ip();
         let mut pick = target.group.start(&Source { context: &*req, client });
         pick.limit_tries(u32::try_from(*settings.next_upstream_tries).unwrap_or(u32::MAX));
-        // The connection's own deadline serves, unless reading the body or another stream uses it.
-        let shared = req.body.complete && req.version < Version::Http2;
+        // The connection's own deadline serves, unless reading the body, another stream or the request that this one
+        // only copies uses it.
+        let shared = req.body.complete && req.version < Version::Http2 && !req.is_background();
         let deadline = if shared { req.conn.deadline.clone() } else { Deadline::never() };
         let now = clock::now();
         Ok(Exchange {
-            watch: Watch::new(req, *settings.ignore_client_abort),
+            watch: Watch::new(req, *settings.ignore_client_abort || req.is_background()),
             sending: Sending::default(),
             buffering: *settings.buffering,
             head: Head::default(),

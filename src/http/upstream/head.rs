@@ -49,17 +49,19 @@ macro_rules! known {
         #[allow(missing_docs)]
         pub enum Known { Other, $($id,)* }
 
+        /// Hashes of their names.
+        #[allow(non_upper_case_globals)]
+        mod hashes {
+            $(pub const $id: u32 = crate::http::headers::hash($text.as_bytes());)*
+        }
+
         impl Known {
             /// By name and its hash.
             pub fn of(name: &[u8], hash: u32) -> Known {
-                $(
-                    if hash == const { self::hash($text.as_bytes()) }
-                        && name.eq_ignore_ascii_case($text.as_bytes())
-                    {
-                        return Known::$id;
-                    }
-                )*
-                Known::Other
+                match hash {
+                    $(hashes::$id if name.eq_ignore_ascii_case($text.as_bytes()) => Known::$id,)*
+                    _ => Known::Other,
+                }
             }
 
             /// Repetitions are ignored, with a warning.

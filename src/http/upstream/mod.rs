@@ -24,6 +24,8 @@ pub mod respond;
 pub mod send;
 pub mod settings;
 pub mod spill;
+#[cfg(test)]
+mod tests;
 pub mod tunnel;
 
 use std::ops::Range;

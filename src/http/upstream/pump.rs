@@ -22,6 +22,8 @@ const SPLICE: u64 = 64 << 10;
 const READ: usize = 16 << 10;
 /// The same, once much is known to come.
 const READ_LONG: usize = 64 << 10;
+/// Milliseconds that a client may keep the upstream waiting before the response is read ahead of it.
+const PATIENCE: u64 = 500;
 /// Reads and writes after which others get their turn.
 const TURN: u32 = 32;
 
@@ -31,6 +33,8 @@ enum Source {
     Open,
     Complete,
     Broken,
+    /// What came cannot be understood.
+    Malformed,
 }
 
 /// Why the pump stopped early.
@@ -61,6 +65,10 @@ struct Pump {
     read: u64,
     /// Waits for the upstream since its last bytes.
     waiting: bool,
+    /// Since when the client does not take what the pipe holds.
+    blocked: Option<u64>,
+    /// Milliseconds it did not, in all.
+    blocked_for: u64,
 }
 
 impl<P: Protocol> Exchange<P> {
@@ -83,6 +91,8 @@ impl<P: Protocol> Exchange<P> {
             pause: None,
             read: 0,
             waiting: false,
+            blocked: None,
+            blocked_for: 0,
         };
         let first = std::mem::take(&mut self.input);
         req.action.set("reading upstream");
@@ -97,6 +107,7 @@ impl<P: Protocol> Exchange<P> {
         match done {
             Err(Stop::Lost) => self.lost(req),
             Err(Stop::Closed) => self.gone(req),
+            Ok(()) if pump.source == Source::Malformed => self.lost(req),
             Ok(()) if pump.source == Source::Broken => {
                 self.close(req);
                 req.keepalive = false;
@@ -153,7 +164,7 @@ impl<P: Protocol> Exchange<P> {
                     self.end(req, pump, Source::Complete);
                 }
             }
-            Err(_) => self.end(req, pump, Source::Broken),
+            Err(_) => self.end(req, pump, Source::Malformed),
         }
     }
 
@@ -196,10 +207,9 @@ impl<P: Protocol> Exchange<P> {
     ) -> Poll<Result<(), Stop>> {
         if written {
             let held = req.held();
-            if held > 0 && (!self.buffering || held >= *req.conf.core.postpone_output) {
-                if let Poll::Ready(Err(gone)) = req.poll_flush_out(cx) {
-                    return Poll::Ready(Err(gone.into()));
-                }
+            let due = held > 0 && (!self.buffering || held >= *req.conf.core.postpone_output);
+            if due && let Poll::Ready(Err(gone)) = req.poll_flush_out(cx) {
+                return Poll::Ready(Err(gone.into()));
             }
         }
         if pump.source == Source::Open && self.watch.poll_gone(req, cx, true).is_ready() {
@@ -238,7 +248,7 @@ impl<P: Protocol> Exchange<P> {
 
     /// Reads from the upstream; pending where nothing comes, or there is no room.
     fn poll_source(&mut self, req: &mut Request, pump: &mut Pump, cx: &mut Context<'_>) -> Poll<()> {
-        if !self.make_room(req, pump) {
+        if !pump.poll_patience(cx) || !self.make_room(req, pump) {
             if pump.waiting {
                 pump.waiting = false;
                 self.deadline.clear();
@@ -375,6 +385,29 @@ impl<P: Protocol> Exchange<P> {
             self.end(req, pump, Source::Complete);
         }
         Some(Poll::Ready(()))
+    }
+}
+
+impl Pump {
+    /// Whether to read while the pipe is full: a slow client shall not hold the upstream for long, but for one that
+    /// is only busy at times, what comes is best left in the sockets.
+    fn poll_patience(&mut self, cx: &mut Context<'_>) -> bool {
+        let full = self.pipe.as_ref().is_some_and(|pipe| !pipe.is_empty());
+        if !full {
+            if let Some(since) = self.blocked.take() {
+                self.blocked_for += clock::now().saturating_sub(since);
+            }
+            return true;
+        }
+        let now = clock::now();
+        let since = *self.blocked.get_or_insert(now);
+        let waited = self.blocked_for + now.saturating_sub(since);
+        if waited >= PATIENCE {
+            return true;
+        }
+        let pause = self.pause.get_or_insert_with(Deadline::never);
+        pause.set(PATIENCE - waited);
+        pause.poll_expired(cx).is_ready()
     }
 }
 

@@ -23,7 +23,10 @@ impl<P: Protocol> Exchange<P> {
             self.finish_unread(req);
             return Verdict::Status(status);
         }
-        self.head.copy_to(self.input.bytes(), &mut req.upstream_headers);
+        let asked = |family| req.http.variables.has_family(family);
+        if asked("upstream_http_") || asked("upstream_cookie_") {
+            self.head.copy_to(self.input.bytes(), &mut req.upstream_headers);
+        }
         self.accelerate(req);
         self.protocol.begin_body(&self.head);
         if let Some(target) = self.redirect(req) {
@@ -37,6 +40,7 @@ impl<P: Protocol> Exchange<P> {
         self.input.consume(size);
         if self.head.headless {
             req.version = Version::Http09;
+            req.response.status = 0;
         }
         if !self.buffering {
             req.limit_rate = Some(0);

@@ -179,7 +179,6 @@ impl Settings {
             let path = cf.default_temp_path(name);
             self.temp_path.put(path);
         }
-        self.check(name)?;
         if own_lists || !parent.hidden.is_set() {
             let mut list: Vec<&[u8]> = hide.iter().map(|name| name.as_bytes()).collect();
             list.extend(self.hide_headers.iter().map(|name| &name[..]));
@@ -190,7 +189,8 @@ impl Settings {
         Ok(())
     }
 
-    fn check(&self, name: &str) -> Outcome {
+    /// Checks the sizes of buffers against each other.
+    pub fn check(&self, name: &str) -> Outcome {
         let fault = |text: String| Err(Fault::Here(text));
         let (number, each) = *self.buffers;
         if number < 2 {

@@ -126,7 +126,8 @@ impl<P: Protocol> Exchange<P> {
         }
         ready!(self.deadline.poll_expired(cx));
         let reason = io::Error::from_raw_os_error(libc::ETIMEDOUT);
-        req.log(Level::Error, Some(&reason), format_args!("upstream timed out"));
+        // As grave as what happens to clients: an idle tunnel is nobody's fault.
+        req.log(Level::Info, Some(&reason), format_args!("upstream timed out"));
         Poll::Ready(false)
     }
 }

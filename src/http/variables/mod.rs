@@ -13,8 +13,8 @@ use crate::value::{Builtin, Prefix};
 pub static VARIABLES: &[Builtin<Request>] = &[
     Builtin::new("request_method", |r, out| filled(out, r.method_name())),
     Builtin::new("request_uri", |r, out| filled(out, r.unparsed_uri())),
-    Builtin::new("uri", |r, out| filled(out, &r.uri)),
-    Builtin::new("document_uri", |r, out| filled(out, &r.uri)),
+    Builtin::new("uri", uri_path),
+    Builtin::new("document_uri", uri_path),
     Builtin::new("request", |r, out| filled(out, &r.head.line)),
     Builtin::new("server_protocol", |r, out| filled(out, r.protocol())),
     Builtin::writable("args", |r, out| filled(out, &r.args), set_args),
@@ -117,6 +117,11 @@ fn set_args(req: &mut Request, value: bytes::Bytes) {
     req.valid_unparsed_uri = false;
 }
 
+/// The path: empty where it could not be normalised, none where no URI was read.
+fn uri_path(req: &Request, out: &mut Vec<u8>) -> bool {
+    put(out, &req.uri) && !(req.uri.is_empty() && req.unparsed_uri().is_empty())
+}
+
 fn host(req: &Request, out: &mut Vec<u8>) -> bool {
     put(out, if req.host.is_empty() { &req.server.name } else { &req.host })
 }
@@ -187,17 +192,31 @@ fn set_limit_rate(req: &mut Request, value: bytes::Bytes) {
 
 /// The value of one cookie, by name in any case.
 fn cookie(req: &Request, name: &[u8], out: &mut Vec<u8>) -> bool {
-    for line in req.head.headers.all(COOKIE) {
-        for pair in line.split(|c| *c == b';' || *c == b',') {
-            let pair = pair.trim_ascii_start();
-            if let Some(at) = memchr::memchr(b'=', pair)
-                && pair[..at].trim_ascii_end().eq_ignore_ascii_case(name)
-            {
-                return put(out, pair[at + 1..].trim_ascii());
+    let mut lines = req.head.headers.all(COOKIE);
+    lines.find_map(|line| cookie_in(line, name)).is_some_and(|value| put(out, value))
+}
+
+/// The value that a name has among `name=value` pairs with semicolons between them. As in nginx, a pair behind a
+/// lone name is not looked at.
+fn cookie_in<'l>(line: &'l [u8], name: &[u8]) -> Option<&'l [u8]> {
+    let spaces = |text: &'l [u8]| &text[text.iter().take_while(|c| **c == b' ').count()..];
+    let mut rest = line;
+    while !rest.is_empty() {
+        if let Some((begin, after)) = rest.split_at_checked(name.len())
+            && begin.eq_ignore_ascii_case(name)
+        {
+            match spaces(after) {
+                [b'=', value @ ..] => {
+                    let value = spaces(value);
+                    return Some(&value[..memchr::memchr(b';', value).unwrap_or(value.len())]);
+                }
+                [_, after @ ..] => rest = after,
+                [] => return None,
             }
         }
+        rest = spaces(memchr::memchr(b';', rest).map_or(&[][..], |at| &rest[at + 1..]));
     }
-    false
+    None
 }
 
 /// The value of one argument, by name in any case, as it was written.
@@ -224,5 +243,29 @@ pub fn protocol_name(version: Version) -> &'static str {
         Version::Http11 => "HTTP/1.1",
         Version::Http2 => "HTTP/2.0",
         Version::Http3 => "HTTP/3.0",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cookies_end_at_semicolons() {
+        let get = |line: &str, name: &str| {
+            cookie_in(line.as_bytes(), name.as_bytes()).map(|v| String::from_utf8_lossy(v).into_owned())
+        };
+        let line = "foo=1, qux=0; Bar = 2 ;baz=;  last=a=b";
+        for (name, want) in [
+            ("foo", Some("1, qux=0")),
+            ("qux", None),
+            ("bar", Some("2 ")),
+            ("baz", Some("")),
+            ("last", Some("a=b")),
+        ] {
+            assert_eq!(get(line, name).as_deref(), want, "{name}");
+        }
+        assert_eq!(get("a; a=1", "a"), None);
+        assert_eq!(get("ab=1; a=2", "a").as_deref(), Some("2"));
     }
 }

@@ -180,7 +180,7 @@ fn target(cf: &mut Build, path: &[u8]) -> Outcome<Target> {
 }
 
 fn parameters(cf: &mut Build, d: &Directive<'_>, log: &mut Access) -> Outcome {
-    let (mut size, mut flush) = (0, 0);
+    let (mut size, mut flush, mut gzip) = (0, 0, None);
     for word in d.args().skip(2) {
         if let Some(value) = word.strip_prefix(b"buffer=") {
             size = units::size(value)
@@ -191,7 +191,14 @@ fn parameters(cf: &mut Build, d: &Directive<'_>, log: &mut Access) -> Outcome {
                 .filter(|time| *time > 0)
                 .ok_or_else(|| Fault::here(format!("invalid flush time \"{}\"", shown(value))))?;
         } else if word == b"gzip" || word.starts_with(b"gzip=") {
-            return Err(Fault::here("nginx was built without zlib support"));
+            let level = word.strip_prefix(b"gzip=").unwrap_or(b"1");
+            gzip = match units::number(level) {
+                Some(level @ 1..=9) => Some(level as u32),
+                _ => return Err(Fault::here(format!("invalid compression level \"{}\"", shown(level)))),
+            };
+            if size == 0 {
+                size = 64 << 10;
+            }
         } else if let Some(value) = word.strip_prefix(b"if=") {
             log.condition = Some(cf.stream.template(value)?);
         } else {
@@ -209,7 +216,7 @@ fn parameters(cf: &mut Build, d: &Directive<'_>, log: &mut Access) -> Outcome {
         Target::Syslog(_) => Err(Fault::here("logs to syslog cannot be buffered")),
         Target::File(file) => {
             let flush = (flush > 0).then(|| Duration::from_millis(flush));
-            file.set_buffer(size, flush).map_err(|_| {
+            file.set_buffer(size, flush, gzip).map_err(|_| {
                 let path = shown(d.arg(1));
                 Fault::here(format!("access_log \"{path}\" already defined with conflicting parameters"))
             })

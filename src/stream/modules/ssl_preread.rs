@@ -49,15 +49,22 @@ impl Module for SslPreread {
 }
 
 fn show(s: &Session, out: &mut Vec<u8>, part: impl FnOnce(&Preread) -> &[u8]) -> bool {
-    let Some(preread) = &s.preread else { return false };
-    out.extend_from_slice(part(preread));
-    true
+    if let Some(preread) = &s.preread {
+        out.extend_from_slice(part(preread));
+    }
+    // Once bytes of TLS came, what they do not say is empty, not missing.
+    s.preread_begun
 }
 
 fn handler(s: &mut Session, bytes: &[u8]) -> Verdict {
+    if bytes.is_empty() {
+        return Verdict::More;
+    }
+    s.preread_begun = true;
     match s.preread_parser.get_or_insert_with(|| Box::new(Parser::new())).feed(bytes) {
         Progress::NeedMore => Verdict::More,
         Progress::NotTls(_) => {
+            s.preread_begun = false;
             s.preread_parser = None;
             Verdict::Next
         }

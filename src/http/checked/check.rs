@@ -1,0 +1,184 @@
+//! The arguments of one directive.
+
+use bytes::Bytes;
+
+use super::kind::{Kind, Words};
+use super::{Value, Values, cache, upstream};
+use crate::conf::grammar::Row;
+use crate::conf::{Build, Fault, Outcome, Setting, set, tls_settings, units};
+use crate::http::types;
+use crate::syntax::Directive;
+use crate::value::Regex;
+
+/// The values of the block that is being read.
+pub fn own(cf: &mut Build) -> &mut Values {
+    cf.http.loc().checked()
+}
+
+/// Notes a value; a directive of a kind that may come once in a block was looked for before.
+pub fn put(cf: &mut Build, name: &'static str, value: Value) -> Outcome {
+    own(cf).said.insert(name, value);
+    Ok(())
+}
+
+fn shown(text: &[u8]) -> std::borrow::Cow<'_, str> {
+    String::from_utf8_lossy(text)
+}
+
+fn invalid() -> Fault {
+    Fault::directive("invalid value")
+}
+
+/// Checks and notes the arguments.
+pub fn check(cf: &mut Build, d: &Directive<'_>, row: &'static Row, kind: Kind) -> Outcome {
+    let name = row.name;
+    let value = match kind {
+        Kind::List => Value::Mark,
+        Kind::Bits(words) => return bits(cf, d, name, words),
+        Kind::Conditions => return d.args().try_for_each(|text| cf.http.template(text).map(|_| ())),
+        Kind::Pair | Kind::Param => return pair(cf, d, name),
+        Kind::CachePath => return cache::path(cf, d, row),
+        Kind::CacheValid => return cache::valid(d),
+        Kind::Types => {
+            types::directive(cf, d, |cf| &mut cf.http.loc().checked().types);
+            return Ok(());
+        }
+        Kind::SplitPathInfo => return split_path_info(d),
+        Kind::Variable => return variable(cf, d),
+        Kind::Path => return super::paths::directive(cf, d, name),
+        _ => {
+            own(cf).once(name)?;
+            single(cf, d, row, kind)?
+        }
+    };
+    put(cf, name, value)
+}
+
+/// A directive that may be there once in a block.
+fn single(cf: &mut Build, d: &Directive<'_>, row: &'static Row, kind: Kind) -> Outcome<Value> {
+    let text = d.arg(1);
+    Ok(match kind {
+        Kind::Flag => Value::Flag(set::parse_flag(d, text)?),
+        Kind::Size => Value::Size(units::size(text).ok_or_else(invalid)?),
+        Kind::Milliseconds => units::milliseconds(text).map(|_| Value::Mark).ok_or_else(invalid)?,
+        Kind::Offset => units::offset(text).map(|_| Value::Mark).ok_or_else(invalid)?,
+        Kind::Number => {
+            units::number(text).map(|_| Value::Mark).ok_or_else(|| Fault::directive("invalid number"))?
+        }
+        Kind::Byte => match units::number(text).ok_or_else(|| Fault::directive("invalid number"))? {
+            0..=255 => Value::Mark,
+            _ => return Err(Fault::here("value must be between 0 and 255")),
+        },
+        Kind::Buffers => {
+            let mut buffers = Setting::unset((0, 0));
+            set::buffers(&mut buffers, d)?;
+            Value::Buffers(buffers.0, buffers.1)
+        }
+        Kind::Text => Value::Text(Bytes::copy_from_slice(text)),
+        Kind::Template => {
+            cf.http.template(text)?;
+            Value::Text(Bytes::copy_from_slice(text))
+        }
+        Kind::TemplateSize => {
+            let template = cf.http.template(text)?;
+            if template.as_constant().is_some_and(|text| units::size(text).is_none()) {
+                return Err(invalid());
+            }
+            Value::Mark
+        }
+        Kind::Access => access(d)?,
+        Kind::Bind => upstream::bind(cf, d)?,
+        Kind::Store => cache::store(cf, d, row.name)?,
+        Kind::Cache => cache::cache(cf, d, row)?,
+        Kind::Pass(schemes) => upstream::pass(cf, d, schemes)?,
+        Kind::MemcachedPass => upstream::memcached_pass(cf, d)?,
+        Kind::TunnelPass => upstream::tunnel_pass(cf, d)?,
+        Kind::PasswordFile => tls_settings::passwords(cf, d).map(|_| Value::Mark)?,
+        Kind::CertificateCache => tls_settings::certificate_cache(d).map(|_| Value::Mark)?,
+        Kind::Symlinks => symlinks(cf, d)?,
+        _ => Value::Mark,
+    })
+}
+
+fn bits(cf: &mut Build, d: &Directive<'_>, name: &'static str, words: Words) -> Outcome {
+    let mut setting = Setting::unset(0);
+    if let Some(Value::Bits(bits)) = own(cf).said.get(name) {
+        setting.put(*bits);
+    }
+    let mut warnings = Vec::new();
+    set::bits(&mut setting, d, words, |warning| warnings.push(warning))?;
+    warnings.into_iter().for_each(|warning| cf.warn(d.at(), warning));
+    put(cf, name, Value::Bits(*setting))
+}
+
+/// `fastcgi_param NAME VALUE [if_not_empty]`, `grpc_set_header NAME VALUE`
+fn pair(cf: &mut Build, d: &Directive<'_>, name: &'static str) -> Outcome {
+    if d.len() == 4 && d.arg(3) != b"if_not_empty" {
+        return Err(Fault::invalid_parameter(d.arg(3)));
+    }
+    let pair = (Bytes::copy_from_slice(d.arg(1)), Bytes::copy_from_slice(d.arg(2)));
+    match own(cf).said.entry(name).or_insert_with(|| Value::Pairs(Vec::new())) {
+        Value::Pairs(pairs) => pairs.push(pair),
+        other => *other = Value::Pairs(vec![pair]),
+    }
+    Ok(())
+}
+
+/// `user:rw group:r all:r`
+fn access(d: &Directive<'_>) -> Outcome<Value> {
+    for word in d.args() {
+        let rights = [&b"user:"[..], b"group:", b"all:"].iter().find_map(|who| word.strip_prefix(*who));
+        if !matches!(rights, Some(b"rw" | b"r")) {
+            return Err(Fault::invalid_value(word));
+        }
+    }
+    Ok(Value::Mark)
+}
+
+fn split_path_info(d: &Directive<'_>) -> Outcome {
+    let regex = Regex::anonymous(d.arg(1), false).map_err(Fault::Here)?;
+    match regex.groups() {
+        2 => Ok(()),
+        _ => Err(Fault::here(format!("pattern \"{}\" must have 2 captures", shown(d.arg(1))))),
+    }
+}
+
+/// `auth_request_set $NAME VALUE`
+fn variable(cf: &mut Build, d: &Directive<'_>) -> Outcome {
+    let Some(name) = d.arg(1).strip_prefix(b"$") else {
+        return Err(Fault::here(format!("invalid variable name \"{}\"", shown(d.arg(1)))));
+    };
+    cf.http.vars.define_slot(name).map_err(Fault::Here)?;
+    cf.http.template(d.arg(2)).map(|_| ())
+}
+
+/// `disable_symlinks off | on | if_not_owner [from=TEXT]`
+fn symlinks(cf: &mut Build, d: &Directive<'_>) -> Outcome<Value> {
+    let (mut mode, mut from) = (None, false);
+    for word in d.args() {
+        match word {
+            b"off" | b"on" | b"if_not_owner" => mode = Some(word != b"off"),
+            _ => match word.strip_prefix(b"from=") {
+                Some(text) => {
+                    cf.http.template(text)?;
+                    from = true;
+                }
+                None => return Err(Fault::invalid_parameter(word)),
+            },
+        }
+    }
+    let name = shown(d.name());
+    let Some(on) = mode else {
+        return Err(Fault::here(format!(
+            "\"{name}\" must have \"off\", \"on\" or \"if_not_owner\" parameter"
+        )));
+    };
+    if d.len() == 3 && !from {
+        let (one, other) = (shown(d.arg(1)), shown(d.arg(2)));
+        return Err(Fault::here(format!("duplicate parameters \"{one} {other}\"")));
+    }
+    if from && !on {
+        return Err(Fault::here("\"from=\" cannot be used with \"off\" parameter"));
+    }
+    Ok(Value::Mark)
+}

@@ -1,0 +1,167 @@
+//! Directives of modules that nxr does not have: their arguments are checked as nginx checks them.
+//!
+//! A directive that only prepares what nothing in the file can use is taken. One that would switch its module on is
+//! noted, and the configuration refused once all the rest of it is known to be right: whatever else nginx would
+//! refuse is told first.
+
+mod cache;
+mod check;
+mod kind;
+mod merge;
+mod paths;
+mod upstream;
+
+use std::collections::{BTreeMap, HashSet};
+
+use bytes::Bytes;
+
+use crate::conf::build::Commands;
+use crate::conf::grammar::{self, Row};
+use crate::conf::{Build, Conf, Fault, Outcome, Setting};
+use crate::http::module::Module;
+use crate::http::types::TypeSet;
+use crate::syntax::Directive;
+
+pub use kind::{Kind, kind};
+
+/// What a block said in one directive.
+#[derive(Clone, Debug)]
+enum Value {
+    /// It was there.
+    Mark,
+    Flag(bool),
+    Size(usize),
+    Bits(u32),
+    /// Number and size.
+    Buffers(usize, usize),
+    Text(Bytes),
+    /// Names and values that are compiled once the blocks are merged.
+    Pairs(Vec<(Bytes, Bytes)>),
+}
+
+/// What a block said in directives that are only checked, by name.
+#[derive(Clone, Debug)]
+pub struct Values {
+    said: BTreeMap<&'static str, Value>,
+    /// Of `fastcgi_cache` and its like that name a zone without variables.
+    zones: BTreeMap<&'static str, Bytes>,
+    types: Setting<TypeSet>,
+}
+
+impl Default for Values {
+    fn default() -> Values {
+        Values { said: BTreeMap::new(), zones: BTreeMap::new(), types: Setting::unset(TypeSet::html()) }
+    }
+}
+
+impl Values {
+    fn once(&self, name: &str) -> Outcome {
+        match self.said.contains_key(name) {
+            true => Err(Fault::directive("is duplicate")),
+            false => Ok(()),
+        }
+    }
+
+    fn flag(&self, name: &str) -> bool {
+        matches!(self.said.get(name), Some(Value::Flag(true)))
+    }
+
+    fn size(&self, name: &str) -> Option<usize> {
+        match self.said.get(name) {
+            Some(Value::Size(size)) => Some(*size),
+            _ => None,
+        }
+    }
+}
+
+impl Conf for Values {
+    fn merge(&mut self, parent: &Self, _: &mut Build) -> Outcome {
+        merge::merge(self, parent);
+        Ok(())
+    }
+
+    fn check(&self, cf: &mut Build) -> Outcome {
+        merge::check(self, cf)
+    }
+}
+
+/// Keeps the values of each block.
+pub struct Checked;
+
+impl Module for Checked {
+    type Main = ();
+    type Srv = ();
+    type Loc = Values;
+    const COMMANDS: Commands = Commands { module: "", setters: &[] };
+}
+
+/// What is known of all such directives while the configuration is read.
+#[derive(Debug, Default)]
+pub struct Known {
+    refusals: Vec<Refusal>,
+    /// Module and name of the zones that a `*_cache_path` declares.
+    caches: HashSet<(&'static str, Vec<u8>)>,
+    paths: paths::Paths,
+    /// There is a `proxy_pass`.
+    proxies: bool,
+}
+
+#[derive(Debug)]
+struct Refusal {
+    /// A warning before it.
+    note: Option<String>,
+    sentence: String,
+    /// Only a `proxy_pass` could make use of it.
+    for_proxies: bool,
+}
+
+impl Known {
+    /// Whether something was noted that this configuration would need.
+    fn refusals(&self) -> impl Iterator<Item = &Refusal> {
+        self.refusals.iter().filter(|refusal| self.proxies || !refusal.for_proxies)
+    }
+
+    /// A `proxy_pass` was read.
+    pub fn proxied(&mut self) {
+        self.proxies = true;
+    }
+
+    /// Notes that the configuration is to be refused if nothing else is wrong with it.
+    pub fn refuse_later(&mut self, fault: &Fault, d: &Directive<'_>) {
+        let sentence = fault.text(d.name(), d.at());
+        self.refusals.push(Refusal { note: None, sentence, for_proxies: false });
+    }
+
+    fn lacks(&mut self, d: &Directive<'_>, row: &Row, for_proxies: bool) {
+        let note = grammar::lacks(d, row.module);
+        let sentence = format!("{}{}", grammar::unknown(d.name()), d.at());
+        self.refusals.push(Refusal { note: Some(note), sentence, for_proxies });
+    }
+}
+
+/// Checks a directive that has no setter.
+pub fn directive(cf: &mut Build, d: &Directive<'_>, row: &'static Row) -> Outcome {
+    let Some(kind) = kind(row) else { return Ok(()) };
+    check::check(cf, d, row, kind)?;
+    match kind::effect(row.name, d) {
+        kind::Effect::Prepares => {}
+        kind::Effect::SwitchesOn => cf.checked.lacks(d, row, false),
+        kind::Effect::WhereProxied => cf.checked.lacks(d, row, true),
+    }
+    Ok(())
+}
+
+/// Once all is read and right: fails where a module is needed that is not there.
+///
+/// # Errors
+/// nginx's words for a directive of a module that was not built in, after warnings that name the modules.
+pub fn refuse(cf: &mut Build) -> Outcome {
+    let Some(first) = cf.checked.refusals().next() else { return Ok(()) };
+    let fault = Fault::Whole(first.sentence.clone());
+    let notes: Vec<String> = cf.checked.refusals().filter_map(|refusal| refusal.note.clone()).collect();
+    notes.into_iter().for_each(|note| cf.warn("", note));
+    Err(fault)
+}
+
+#[cfg(test)]
+mod tests;

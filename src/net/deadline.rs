@@ -1,4 +1,7 @@
 //! Deadlines that cost a store to move: one timer a thread, entries that are looked at only when they come due.
+//!
+//! A deadline that is dropped leaves its place in the heap, but neither its waker (that would keep the memory of the
+//! task) nor, once such places are the greater part of the heap, the place.
 
 use std::cell::{Cell, RefCell};
 use std::cmp::Reverse;
@@ -10,6 +13,8 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 const NEVER: u64 = u64::MAX;
+/// Places in the heap that are not worth a sweep.
+const FEW: usize = 64;
 
 struct Entry {
     /// When to fire, in milliseconds of the thread's clock.
@@ -17,6 +22,8 @@ struct Entry {
     /// The earliest place in the heap that holds this entry.
     armed: Cell<u64>,
     waker: RefCell<Option<Waker>>,
+    /// Deadlines that share this entry.
+    owners: Cell<usize>,
 }
 
 struct Due(u64, Rc<Entry>);
@@ -41,6 +48,8 @@ impl Ord for Due {
 struct Timers {
     epoch: Instant,
     heap: RefCell<BinaryHeap<Reverse<Due>>>,
+    /// Entries that a deadline owns.
+    owned: Cell<usize>,
     /// When the driver will look next.
     next: Cell<u64>,
     driver: RefCell<Option<Waker>>,
@@ -51,6 +60,7 @@ thread_local! {
     static TIMERS: Timers = Timers {
         epoch: Instant::now(),
         heap: RefCell::new(BinaryHeap::new()),
+        owned: Cell::new(0),
         next: Cell::new(NEVER),
         driver: RefCell::new(None),
         running: Cell::new(false),
@@ -71,6 +81,14 @@ impl Timers {
                 Some(waker) => waker.wake(),
                 None => self.start(),
             }
+        }
+    }
+
+    /// Gives back the places of entries that nobody owns, or that are armed elsewhere.
+    fn sweep(&self) {
+        let mut heap = self.heap.borrow_mut();
+        if heap.len() > FEW + 2 * self.owned.get() {
+            heap.retain(|Reverse(due)| due.1.owners.get() > 0 && due.1.armed.get() == due.0);
         }
     }
 
@@ -106,7 +124,7 @@ impl Timers {
             entry.armed.set(NEVER);
             let at = entry.at.get();
             if at > now {
-                if at != NEVER && Rc::strong_count(&entry) > 1 {
+                if at != NEVER && entry.owners.get() > 0 {
                     entry.armed.set(at);
                     self.heap.borrow_mut().push(Reverse(Due(at, entry)));
                 }
@@ -137,8 +155,30 @@ async fn drive() {
 }
 
 /// A point in time that can be moved. Belongs to the thread that made it.
-#[derive(Clone)]
 pub struct Deadline(Rc<Entry>);
+
+impl Clone for Deadline {
+    fn clone(&self) -> Self {
+        self.0.owners.set(self.0.owners.get() + 1);
+        Deadline(self.0.clone())
+    }
+}
+
+impl Drop for Deadline {
+    fn drop(&mut self) {
+        let owners = self.0.owners.get() - 1;
+        self.0.owners.set(owners);
+        if owners == 0 {
+            self.0.at.set(NEVER);
+            drop(self.0.waker.take());
+            // Past the thread's end there is no heap either.
+            let _ = TIMERS.try_with(|t| {
+                t.owned.set(t.owned.get() - 1);
+                t.sweep();
+            });
+        }
+    }
+}
 
 impl Default for Deadline {
     fn default() -> Self {
@@ -149,7 +189,13 @@ impl Default for Deadline {
 impl Deadline {
     /// One that does not come due until it is set.
     pub fn never() -> Deadline {
-        Deadline(Rc::new(Entry { at: Cell::new(NEVER), armed: Cell::new(NEVER), waker: RefCell::new(None) }))
+        TIMERS.with(|t| t.owned.set(t.owned.get() + 1));
+        Deadline(Rc::new(Entry {
+            at: Cell::new(NEVER),
+            armed: Cell::new(NEVER),
+            waker: RefCell::new(None),
+            owners: Cell::new(1),
+        }))
     }
 
     /// Comes due in `ms` milliseconds from now.
@@ -241,6 +287,38 @@ mod tests {
             early.set(10);
             assert!(early.limit(std::future::pending::<()>()).await.is_none());
             assert!(start.elapsed() < Duration::from_secs(5));
+        });
+    }
+
+    #[test]
+    fn what_is_dropped_leaves_neither_its_task_nor_its_place() {
+        run(async {
+            let kept = Deadline::never();
+            kept.set(60_000);
+            for _ in 0..1000 {
+                let alive = Rc::new(());
+                let inside = alive.clone();
+                let task = tokio::task::spawn_local(async move {
+                    let deadline = Deadline::never();
+                    deadline.set(60_000);
+                    let copy = deadline.clone();
+                    let work = async {
+                        tokio::task::yield_now().await;
+                        drop(inside);
+                    };
+                    assert!(copy.limit(work).await.is_some());
+                    assert!(deadline.0.waker.borrow().is_some());
+                    Rc::downgrade(&deadline.0)
+                });
+                let entry = task.await.unwrap();
+                assert!(entry.upgrade().is_none_or(|entry| entry.waker.borrow().is_none()));
+                assert_eq!(Rc::strong_count(&alive), 1);
+            }
+            TIMERS.with(|t| {
+                let places = t.heap.borrow().len();
+                assert!(places <= FEW + 2 * t.owned.get() + 1, "{places} for {}", t.owned.get());
+                assert!(t.heap.borrow().iter().any(|Reverse(due)| Rc::ptr_eq(&due.1, &kept.0)));
+            });
         });
     }
 

@@ -108,7 +108,14 @@ impl Configuration for Serving {
         }
     }
 
+    fn datagrams(&'static self, listener: usize, socket: std::net::UdpSocket) {
+        if let (Some(place), Some(stream)) = (self.ir.sockets.get(listener), &self.ir.stream) {
+            crate::stream::udp::datagrams(stream, place.port, socket);
+        }
+    }
+
     fn close_idle(&'static self) {
+        self.ir.stream.iter().for_each(crate::stream::udp::close);
         crate::upstream::keepalive::close();
         crate::http::connection::close_idle();
     }

@@ -5,6 +5,7 @@ pub mod addr;
 pub mod buffer;
 pub mod cidr;
 pub mod clock;
+pub mod datagram;
 pub mod deadline;
 pub mod end;
 pub mod fd;

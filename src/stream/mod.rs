@@ -14,6 +14,7 @@ pub mod modules;
 pub mod pump;
 mod serve;
 pub mod session;
+pub mod udp;
 #[cfg(test)]
 mod tests;
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::conf::build::Commands;
 use crate::conf::listen::Side;
 use crate::conf::names::ServerName;
-use crate::conf::{Build, Conf, Fault, Outcome, resolver, set};
+use crate::conf::{Build, Conf, Outcome, resolver, set};
 use crate::log::{ErrorLog, ErrorLogBuilder};
 use crate::net::resolver::Resolver;
 use crate::net::{Address, clock};
@@ -108,11 +108,7 @@ fn listen(cf: &mut Build, d: &Directive<'_>) -> Outcome {
     if let Some(server) = cf.stream.server() {
         server.listens = true;
     }
-    cf.stream.listens.directive(d, Side::Stream, index, &mut cf.messages)?;
-    match d.args().skip(1).any(|word| word == b"udp") {
-        true => Err(Fault::here("the \"udp\" parameter is not supported by nxr")),
-        false => Ok(()),
-    }
+    cf.stream.listens.directive(d, Side::Stream, index, &mut cf.messages)
 }
 
 fn server_name(cf: &mut Build, d: &Directive<'_>) -> Outcome {
@@ -178,7 +174,7 @@ const VARIABLES: &[Builtin<Session>] = &[
     }),
     Builtin::new("time_iso8601", |_, out| clock::with_texts(|texts| bytes(out, &texts.time_iso8601))),
     Builtin::new("time_local", |_, out| clock::with_texts(|texts| bytes(out, &texts.time_local))),
-    Builtin::new("protocol", |_, out| text(out, "TCP")),
+    Builtin::new("protocol", |s, out| text(out, if s.udp.is_some() { "UDP" } else { "TCP" })),
 ];
 
 fn proxy_protocol_tlv(s: &Session, name: &[u8], out: &mut Vec<u8>) -> bool {

@@ -34,8 +34,7 @@ pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Received> {
     let mut control = cmsg_space!(libc::in6_pktinfo);
     let mut parts = [IoSliceMut::new(buffer)];
     let fd = socket.as_fd().as_raw_fd();
-    let message =
-        recvmsg::<SockaddrStorage>(fd, &mut parts, Some(&mut control), MsgFlags::MSG_DONTWAIT)?;
+    let message = recvmsg::<SockaddrStorage>(fd, &mut parts, Some(&mut control), MsgFlags::MSG_DONTWAIT)?;
     let mut to = None;
     for control in message.cmsgs()? {
         match control {
@@ -83,8 +82,11 @@ pub fn send(socket: impl AsFd, bytes: &[u8], to: &Address, from: Option<IpAddr>)
         None => sendmsg(fd, &parts, &[], flags, Some(&to)),
         Some(IpAddr::V4(ip)) => {
             let source = libc::in_addr { s_addr: u32::from(ip).to_be() };
-            let info =
-                libc::in_pktinfo { ipi_ifindex: 0, ipi_spec_dst: source, ipi_addr: libc::in_addr { s_addr: 0 } };
+            let info = libc::in_pktinfo {
+                ipi_ifindex: 0,
+                ipi_spec_dst: source,
+                ipi_addr: libc::in_addr { s_addr: 0 },
+            };
             sendmsg(fd, &parts, &[ControlMessage::Ipv4PacketInfo(&info)], flags, Some(&to))
         }
         Some(IpAddr::V6(ip)) => {
@@ -112,11 +114,8 @@ mod tests {
         client.send_to(b"question", ("127.0.0.77", port)).unwrap();
         let mut buffer = [0; 4];
         let mut room = [0; 100];
-        nix::poll::poll(
-            &mut [nix::poll::PollFd::new(server.as_fd(), nix::poll::PollFlags::POLLIN)],
-            5000u16,
-        )
-        .unwrap();
+        nix::poll::poll(&mut [nix::poll::PollFd::new(server.as_fd(), nix::poll::PollFlags::POLLIN)], 5000u16)
+            .unwrap();
         let got = receive(&server, &mut room).unwrap();
         assert_eq!((got.len, got.truncated), (8, false));
         assert_eq!(got.from, Address::Inet(client.local_addr().unwrap()));

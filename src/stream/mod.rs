@@ -14,9 +14,9 @@ pub mod modules;
 pub mod pump;
 mod serve;
 pub mod session;
-pub mod udp;
 #[cfg(test)]
 mod tests;
+pub mod udp;
 
 use std::sync::OnceLock;
 

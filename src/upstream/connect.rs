@@ -152,11 +152,12 @@ fn begin(to: &Address, options: &Options, kind: Type) -> Result<(socket2::Socket
     let fail = |step| move |source| ConnectError { step, to: to.clone(), source };
     let stream = kind == Type::STREAM;
     let (domain, protocol, address) = match to {
-        Address::Inet(addr) => (Domain::for_address(*addr), stream.then_some(Protocol::TCP), SockAddr::from(*addr)),
+        Address::Inet(addr) => {
+            (Domain::for_address(*addr), stream.then_some(Protocol::TCP), SockAddr::from(*addr))
+        }
         Address::Unix(path) => (Domain::UNIX, None, SockAddr::unix(path).map_err(fail(Step::Connect))?),
     };
-    let socket =
-        socket2::Socket::new(domain, kind.nonblocking(), protocol).map_err(fail(Step::Socket))?;
+    let socket = socket2::Socket::new(domain, kind.nonblocking(), protocol).map_err(fail(Step::Socket))?;
     // What the system refuses of these is left out: the connection works without.
     if options.rcvbuf != 0 {
         let _ = socket.set_recv_buffer_size(options.rcvbuf);

@@ -160,7 +160,7 @@ mod tests {
         };
         let known = Known::new(&server, 1234, vec![place("127.0.0.1:80", false), place("[::1]:81", true)]);
         record.write(&text([known.clone()].into_iter()));
-        assert_eq!(Record::open(true, "A-Group-of-this-test").unwrap().read(), [known.clone()]);
+        assert_eq!(Record::open(true, "A-Group-of-this-test").unwrap().read(), std::slice::from_ref(&known));
         assert!(known.is_of(&server) && !known.is_of(&Draft { backup: true, ..server }));
         record.write(b"shorter");
         assert_eq!(record.read(), []);

@@ -65,7 +65,7 @@ pub static VARIABLES: &[Builtin<Request>] = &[
     Builtin::new("request_completion", |r, out| put(out, if r.response.complete { b"OK" } else { b"" })),
     Builtin::new("request_length", |r, out| number(out, r.head.size + r.body.wire, true)),
     Builtin::new("pipe", |r, out| put(out, if r.pipelined { b"p" } else { b"." })),
-    Builtin::new("sent_http_content_type", |r, out| head::content_type(r, out)),
+    Builtin::new("sent_http_content_type", head::content_type),
     Builtin::new("sent_http_content_length", response::content_length),
     Builtin::new("sent_http_last_modified", response::last_modified),
     Builtin::new("sent_http_location", response::location),

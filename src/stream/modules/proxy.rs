@@ -184,7 +184,11 @@ fn old_buffer_size(cf: &mut Build, d: &Directive<'_>) -> Outcome {
     Ok(())
 }
 
-fn set_rate(cf: &mut Build, d: &Directive<'_>, to: fn(&mut Srv) -> &mut Setting<Option<Template>>) -> Outcome {
+fn set_rate(
+    cf: &mut Build,
+    d: &Directive<'_>,
+    to: fn(&mut Srv) -> &mut Setting<Option<Template>>,
+) -> Outcome {
     to(cf.stream.srv().proxy()).once()?;
     let value = cf.stream.template(d.arg(1))?;
     if value.as_constant().is_some_and(|text| units::size(text).is_none()) {

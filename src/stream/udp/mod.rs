@@ -159,7 +159,8 @@ impl Door {
         }
         self.all.borrow_mut().insert(number, inbox.clone());
         let client = Client::new(self.clone(), key.clone(), number, first, inbox);
-        let mut session = Box::new(Session::of_datagrams(self.stream, self.port, client, key.0, local, number));
+        let mut session =
+            Box::new(Session::of_datagrams(self.stream, self.port, client, key.0, local, number));
         session.slot = Some(slot);
         tokio::task::spawn_local(async move { serve(&mut session).await });
     }

@@ -149,10 +149,8 @@ impl<'a> Relay<'a> {
         limits: Limits,
         first_byte: &'a dyn Fn(),
     ) -> Relay<'a> {
-        let (up, down) = (
-            Rate::new(limits.upload_rate, limits.start),
-            Rate::new(limits.download_rate, limits.start),
-        );
+        let (up, down) =
+            (Rate::new(limits.upload_rate, limits.start), Rate::new(limits.download_rate, limits.start));
         let buffer = vec![0; limits.buffer.clamp(1, datagram::MAX)];
         Relay {
             session,
@@ -175,7 +173,7 @@ impl<'a> Relay<'a> {
     /// Sends the first datagram, with `header` in front of it, and then all others.
     pub async fn run(mut self, header: &[u8]) -> End {
         let first = [header, &self.client.first].concat();
-        if !self.to_upstream(&first) {
+        if !self.send_upstream(&first) {
             return End { status: OK, failed: true };
         }
         if let Some(end) = self.over() {
@@ -225,13 +223,13 @@ impl<'a> Relay<'a> {
             self.requests += 1;
             self.session.count_received(bytes.len());
             self.up.passed(bytes.len());
-            if !self.to_upstream(&bytes) {
+            if !self.send_upstream(&bytes) {
                 return false;
             }
         }
     }
 
-    fn to_upstream(&mut self, bytes: &[u8]) -> bool {
+    fn send_upstream(&mut self, bytes: &[u8]) -> bool {
         match self.upstream.send(bytes) {
             Ok(n) => {
                 let sent = &self.session.upstream.sent;

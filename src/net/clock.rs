@@ -210,6 +210,26 @@ impl Texts {
     }
 }
 
+/// `Sunday, 22-Nov-2026 03:42:49 GMT`, in Greenwich or the local time zone: the date of server-side includes.
+pub fn long_date(sec: i64, greenwich: bool) -> Vec<u8> {
+    const FORMAT: &std::ffi::CStr = c"%A, %d-%b-%Y %H:%M:%S %Z";
+    let mut text = [0u8; 128];
+    // SAFETY: an all-zero `tm` is valid, and the functions write it and keep no pointer; strftime writes at most the
+    // length it is given, and `tm_zone` points to text of the C library.
+    let length = unsafe {
+        let mut tm: libc::tm = std::mem::zeroed();
+        let known = match greenwich {
+            true => libc::gmtime_r(&sec, &mut tm),
+            false => libc::localtime_r(&sec, &mut tm),
+        };
+        match known.is_null() {
+            true => 0,
+            false => libc::strftime(text.as_mut_ptr().cast(), text.len(), FORMAT.as_ptr(), &tm),
+        }
+    };
+    text[..length].to_vec()
+}
+
 fn weekday(time: &Civil) -> &'static [u8; 3] {
     WEEK[time.weekday as usize % 7]
 }
@@ -250,6 +270,7 @@ mod tests {
 
     #[test]
     fn formats_known_moments() {
+        assert_eq!(long_date(784_111_777, true), b"Sunday, 06-Nov-1994 08:49:37 GMT");
         assert_eq!(&format_http_date(784_111_777), b"Sun, 06 Nov 1994 08:49:37 GMT");
         assert_eq!(&format_http_date(951_782_400), b"Tue, 29 Feb 2000 00:00:00 GMT");
         assert_eq!(&format_http_date(i64::MAX), b"Fri, 31 Dec 9999 23:59:59 GMT");

@@ -60,6 +60,13 @@ impl Regex {
         self.pcre.is_match(subject).unwrap_or(false)
     }
 
+    /// Where groups matched in `subject`, by number; none where the pattern does not match.
+    pub fn find_groups(&self, subject: &[u8]) -> Option<Vec<Option<(usize, usize)>>> {
+        let mut found = self.pcre.capture_locations();
+        matches!(self.pcre.captures_read(&mut found, subject), Ok(Some(_)))
+            .then(|| (0..found.len()).map(|group| found.get(group)).collect())
+    }
+
     /// Matches `subject` and keeps captures and named groups in `scope`.
     pub fn exec(&self, scope: &Scope, subject: &[u8]) -> bool {
         if self.groups() == 0 {

@@ -1,5 +1,7 @@
 //! The arguments of one directive.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::kind::{Kind, Words};
@@ -43,7 +45,10 @@ pub fn check(cf: &mut Build, d: &Directive<'_>, row: &'static Row, kind: Kind) -
             types::directive(cf, d, |cf| &mut cf.http.loc().checked().types);
             return Ok(());
         }
-        Kind::SplitPathInfo => return split_path_info(d),
+        Kind::SplitPathInfo => {
+            own(cf).split = Some(Arc::new(split_path_info(d)?));
+            return Ok(());
+        }
         Kind::Variable => return variable(cf, d),
         Kind::Path => return super::paths::directive(cf, d, name),
         _ => {
@@ -135,10 +140,10 @@ fn access(d: &Directive<'_>) -> Outcome<Value> {
     Ok(Value::Mark)
 }
 
-fn split_path_info(d: &Directive<'_>) -> Outcome {
+fn split_path_info(d: &Directive<'_>) -> Outcome<Regex> {
     let regex = Regex::anonymous(d.arg(1), false).map_err(Fault::Here)?;
     match regex.groups() {
-        2 => Ok(()),
+        2 => Ok(regex),
         _ => Err(Fault::here(format!("pattern \"{}\" must have 2 captures", shown(d.arg(1))))),
     }
 }

@@ -14,6 +14,9 @@ const PAIRS: [&str; 4] = ["fastcgi_param", "uwsgi_param", "scgi_param", "grpc_se
 
 /// Completes a block with its parent's values.
 pub fn merge(own: &mut Values, parent: &Values) {
+    if own.split.is_none() {
+        own.split.clone_from(&parent.split);
+    }
     for (name, value) in &parent.said {
         // Locations do not inherit where requests go; of a cache and a store, a block that has one has not the other.
         let other = match () {

@@ -9,9 +9,12 @@ mod check;
 mod kind;
 mod merge;
 mod paths;
+mod script;
 mod upstream;
 
 use std::collections::{BTreeMap, HashSet};
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -19,8 +22,10 @@ use crate::conf::build::Commands;
 use crate::conf::grammar::{self, Row};
 use crate::conf::{Build, Conf, Fault, Outcome, Setting};
 use crate::http::module::Module;
+use crate::http::request::Request;
 use crate::http::types::TypeSet;
 use crate::syntax::Directive;
+use crate::value::{Builtin, Regex};
 
 pub use kind::{Kind, kind};
 
@@ -46,11 +51,18 @@ pub struct Values {
     /// Of `fastcgi_cache` and its like that name a zone without variables.
     zones: BTreeMap<&'static str, Bytes>,
     types: Setting<TypeSet>,
+    /// `fastcgi_split_path_info`
+    split: Option<Arc<Regex>>,
 }
 
 impl Default for Values {
     fn default() -> Values {
-        Values { said: BTreeMap::new(), zones: BTreeMap::new(), types: Setting::unset(TypeSet::html()) }
+        Values {
+            said: BTreeMap::new(),
+            zones: BTreeMap::new(),
+            types: Setting::unset(TypeSet::html()),
+            split: None,
+        }
     }
 }
 
@@ -93,6 +105,7 @@ impl Module for Checked {
     type Srv = ();
     type Loc = Values;
     const COMMANDS: Commands = Commands { module: "", setters: &[] };
+    const VARIABLES: &'static [Builtin<Request>] = script::VARIABLES;
 }
 
 /// What is known of all such directives while the configuration is read.

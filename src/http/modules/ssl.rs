@@ -352,6 +352,7 @@ const VARIABLES: &[Builtin<Request>] = &[
         of(r, out, |info| info.alpn.as_deref().unwrap_or_default().to_owned())
     }),
     // Empty without Encrypted Client Hello, which no platform of nginx's had before OpenSSL 4.
+    variable("ssl_client_sigalg", none),
     variable("ssl_ech_status", none),
     variable("ssl_ech_outer_server_name", none),
     variable("ssl_client_cert", |r, out| of_client(r, out, |c| c.folded())),

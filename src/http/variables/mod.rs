@@ -40,6 +40,8 @@ pub static VARIABLES: &[Builtin<Request>] = &[
     Builtin::new("request_body_file", request_body_file),
     Builtin::new("request_id", request_id),
     Builtin::writable("limit_rate", limit_rate, set_limit_rate),
+    Builtin::new("date_gmt", time::long_gmt),
+    Builtin::new("date_local", time::long_local),
     Builtin::new("nginx_version", |_, out| put(out, crate::cli::NGINX_VERSION.as_bytes())),
     Builtin::new("hostname", |_, out| crate::net::host::name().is_ok_and(|name| put(out, name.as_bytes()))),
     Builtin::new("pid", |_, out| number(out, std::process::id().into(), true)),

@@ -32,6 +32,14 @@ pub(super) fn local(_: &Request, out: &mut Vec<u8>) -> bool {
     clock::with_texts(|t| put(out, &t.time_local))
 }
 
+pub(super) fn long_gmt(_: &Request, out: &mut Vec<u8>) -> bool {
+    put(out, &clock::long_date(clock::wall().sec, true))
+}
+
+pub(super) fn long_local(_: &Request, out: &mut Vec<u8>) -> bool {
+    put(out, &clock::long_date(clock::wall().sec, false))
+}
+
 pub(super) fn iso8601(_: &Request, out: &mut Vec<u8>) -> bool {
     clock::with_texts(|t| put(out, &t.time_iso8601))
 }

@@ -503,6 +503,9 @@ const VARIABLES: &[Builtin<Session>] = &[
         String::from_utf8_lossy(t.alpn.as_deref().unwrap_or_default()).into_owned()
     }),
     of_connection!("ssl_client_verify", TlsInfo::client_verify),
+    Builtin::changeable("ssl_client_sigalg", |_, _| false),
+    Builtin::changeable("ssl_ech_status", |_, _| false),
+    Builtin::changeable("ssl_ech_outer_server_name", |_, _| false),
     of_certificate!("ssl_client_cert", |c| c.folded()),
     of_certificate!("ssl_client_raw_cert", |c| c.raw()),
     of_certificate!("ssl_client_escaped_cert", |c| c.escaped()),

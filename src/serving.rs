@@ -69,8 +69,12 @@ impl Configuration for Serving {
         &self.ir.directories
     }
 
-    fn start_thread(&'static self, _: Thread) {
+    fn start_thread(&'static self, thread: Thread) {
         pass::set_switchboard(Box::new(|to, passed| self.pass(to, passed)));
+        if thread.index == 0 {
+            self.ir.http.iter().for_each(|http| http.upstreams.look_after());
+            self.ir.stream.iter().for_each(|stream| stream.upstreams.look_after());
+        }
     }
 
     fn accepted(&'static self, listener: usize, accepted: Accepted) {
@@ -104,7 +108,14 @@ impl Configuration for Serving {
         }
     }
 
+    fn datagrams(&'static self, listener: usize, socket: std::net::UdpSocket) {
+        if let (Some(place), Some(stream)) = (self.ir.sockets.get(listener), &self.ir.stream) {
+            crate::stream::udp::datagrams(stream, place.port, socket);
+        }
+    }
+
     fn close_idle(&'static self) {
+        self.ir.stream.iter().for_each(crate::stream::udp::close);
         crate::upstream::keepalive::close();
         crate::http::connection::close_idle();
     }

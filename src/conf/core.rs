@@ -41,6 +41,10 @@ settings! {
         debug_points: bool = false,
         /// Checked only: patterns are always compiled where the machine allows.
         pcre_jit: bool = true,
+        /// Checked only: for QUIC.
+        quic_bpf: bool = false,
+        /// Checked only: a new configuration reads its certificates anew.
+        ssl_object_cache_inheritable: bool = true,
     }
 }
 
@@ -121,6 +125,20 @@ pub static COMMANDS: &[Commands] = &[
     Commands {
         module: "ngx_regex",
         setters: &[("pcre_jit", |cf, d| set::flag(&mut cf.core.main.pcre_jit, d))],
+    },
+    Commands {
+        module: "ngx_quic_bpf",
+        setters: &[("quic_bpf", |cf, d| set::flag(&mut cf.core.main.quic_bpf, d))],
+    },
+    Commands {
+        module: "ngx_openssl",
+        setters: &[("ssl_engine", |_, _| Err(Fault::directive("is not supported")))],
+    },
+    Commands {
+        module: "ngx_openssl_cache",
+        setters: &[("ssl_object_cache_inheritable", |cf, d| {
+            set::flag(&mut cf.core.main.ssl_object_cache_inheritable, d)
+        })],
     },
     Commands { module: "ngx_thread_pool", setters: &[("thread_pool", thread_pool)] },
     Commands { module: "ngx_events", setters: &[("events", events)] },

@@ -191,10 +191,12 @@ fn lines(table: &'static str) -> impl Iterator<Item = &'static str> {
     table.lines().skip(1).filter(|line| !line.is_empty())
 }
 
+static TABLE: LazyLock<Vec<Row>> = LazyLock::new(|| lines(DIRECTIVES).filter_map(Row::parse).collect());
+
 static ROWS: LazyLock<HashMap<&'static [u8], Vec<Row>>> = LazyLock::new(|| {
     let mut rows: HashMap<&'static [u8], Vec<Row>> = HashMap::new();
-    for row in lines(DIRECTIVES).filter_map(Row::parse) {
-        rows.entry(row.name.as_bytes()).or_default().push(row);
+    for row in &*TABLE {
+        rows.entry(row.name.as_bytes()).or_default().push(*row);
     }
     rows
 });
@@ -224,9 +226,9 @@ pub fn row(context: Context, name: &[u8]) -> Option<&'static Row> {
     rows(name).iter().find(|row| row.contexts.intersects(context))
 }
 
-/// All directives, in no order.
+/// All directives, in the order of the table.
 pub fn all() -> impl Iterator<Item = &'static Row> {
-    ROWS.values().flatten()
+    TABLE.iter()
 }
 
 /// The variable of that name, or the family it belongs to (`arg_`, `http_`).

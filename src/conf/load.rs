@@ -77,7 +77,10 @@ pub fn load(options: &Options<'_>, messages: &mut Vec<Message>) -> Result<Ir, No
     let mut cf = Build::new(options);
     let made = read(options, &mut cf, messages);
     if let Err(fault) = &made {
-        cf.messages.push((Level::Emerg, fault.text(b"", "")));
+        let text = fault.text(b"", "");
+        if !text.is_empty() {
+            cf.messages.push((Level::Emerg, text));
+        }
     }
     drain(&mut cf, messages);
     made.map_err(|_| NotLoaded)

@@ -7,6 +7,7 @@ pub mod grammar;
 pub mod listen;
 pub mod load;
 pub mod names;
+pub mod resolver;
 pub mod set;
 pub mod setting;
 #[cfg(test)]

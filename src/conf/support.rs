@@ -24,7 +24,7 @@ fn the_table_says_what_there_is() {
             match row.support {
                 Support::Supported => !has,
                 Support::Accepted(_) => false,
-                Support::Checked => has || crate::http::checked::kind(row).is_none(),
+                Support::Checked => !has && crate::http::checked::kind(row).is_none(),
                 Support::No => has,
             }
         })
@@ -57,8 +57,8 @@ fn rewrite() {
         let row = grammar::rows(fields[1].as_bytes()).iter().find(|row| row.module == fields[0]).unwrap();
         let support = match support {
             accepted if accepted.starts_with("accepted:") => accepted,
-            _ if is_built_in(row) || setter(row).is_some() => "supported",
             "checked" => "checked",
+            _ if is_built_in(row) || setter(row).is_some() => "supported",
             _ => "no",
         };
         out += &format!("{rest}\t{support}\n");

@@ -75,8 +75,13 @@ async fn handshakes(http: &'static Http, mut incoming: Incoming, socket: Socket)
             let conn = Connection::new(incoming, Io::Plain(socket), None, http);
             return serve::plain_on_tls(conn, http).await;
         }
-        Some(Ok(None)) => return,
-        Some(Err(_)) => return,
+        Some(Ok(None)) => {
+            return tell(http, &incoming, Level::Info, "SSL handshaking", "client closed connection");
+        }
+        Some(Err(error)) => {
+            let (text, level) = tls::io_failure("recv()", &error, Peer::Client);
+            return tell(http, &incoming, level.into(), "SSL handshaking", &text);
+        }
         None => return timed_out(http, &incoming, "SSL handshaking"),
     }
     let mut chosen = None;

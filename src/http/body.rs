@@ -33,6 +33,8 @@ pub struct RequestBody {
     pub wire: u64,
     /// Of those, bytes of the last read: a malformed chunk among them makes none of them count.
     pub unsettled: u64,
+    /// Its chunks make no sense, which the log was told.
+    pub malformed: bool,
     /// The clock runs for the next piece.
     pub waiting: bool,
     /// HTTP/2: where its frames come from.

@@ -256,7 +256,9 @@ fn decode(req: &mut Request) -> Result<Decoded, Verdict> {
         Err(_) => {
             drop(buffer);
             req.body.wire -= std::mem::take(&mut req.body.unsettled);
-            req.log(Level::Error, None, format_args!("client sent invalid chunked body"));
+            if !std::mem::replace(&mut req.body.malformed, true) {
+                req.log(Level::Error, None, format_args!("client sent invalid chunked body"));
+            }
             Err(Verdict::Status(400))
         }
     }

@@ -1,11 +1,11 @@
 //! Checking a password against an entry of a password file: `{PLAIN}`, `{SHA}`, `{SSHA}`, `$apr1$`, and of crypt(3)
-//! `$1$`, `$2a$`/`$2b$`/`$2y$`, `$5$` and `$6$`.
+//! `$1$`, `$2a$`/`$2b$`/`$2y$`, `$5$`, `$6$` and DES.
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{self, Algorithm, SHA1_FOR_LEGACY_USE_ONLY, SHA256, SHA512};
 use md5::{Digest as _, Md5};
 
-use super::basic;
+use super::{basic, des_crypt};
 
 /// The entry's format is none that is known here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,7 +14,7 @@ pub struct Unsupported;
 /// crypt(3) takes passwords up to this many bytes; the time of its algorithms grows with the square.
 const LONGEST: usize = 512;
 /// The digits of crypt(3).
-const DIGITS: &[u8; 64] = b"./0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+pub(super) const DIGITS: &[u8; 64] = b"./0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
 /// Whether `password` is the one that `entry` was made of.
 pub fn verify(password: &[u8], entry: &[u8]) -> Result<bool, Unsupported> {
@@ -44,14 +44,16 @@ pub fn verify(password: &[u8], entry: &[u8]) -> Result<bool, Unsupported> {
         let text = std::str::from_utf8(entry).map_err(|_| Unsupported)?;
         return Ok(bcrypt::verify(password, text).unwrap_or(false));
     }
+    if entry.len() == 13 {
+        let made = des_crypt::crypt(password, entry);
+        return Ok(made.is_some_and(|made| same(&made, entry)));
+    }
     if is_other(entry) { Err(Unsupported) } else { Ok(false) }
 }
 
-/// Formats of crypt(3) that are not known here: yescrypt, scrypt, DES.
+/// Formats of crypt(3) that are not known here: yescrypt, scrypt, extended DES.
 fn is_other(entry: &[u8]) -> bool {
-    let is_digit = |c: &u8| DIGITS.contains(c);
     ["$y$", "$gy$", "$7$", "_"].iter().any(|magic| entry.starts_with(magic.as_bytes()))
-        || (entry.len() == 13 && entry.iter().all(is_digit))
 }
 
 fn same(one: &[u8], other: &[u8]) -> bool {
@@ -205,7 +207,8 @@ mod tests {
             assert_eq!(verify(b"pass wore", entry.as_bytes()), Ok(false), "{entry}");
         }
         assert_eq!(verify(b"x", b"$y$j9T$abc$def"), Err(Unsupported));
-        assert_eq!(verify(b"x", b"abJnggxhB/yWI"), Err(Unsupported));
+        assert_eq!(verify(b"password", b"abJnggxhB/yWI"), Ok(true));
+        assert_eq!(verify(b"passwort", b"abJnggxhB/yWI"), Ok(false));
         assert_eq!(verify(b"x", b""), Ok(false));
     }
 

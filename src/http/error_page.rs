@@ -50,7 +50,7 @@ pub fn directive(cf: &mut Build, d: &Directive<'_>) -> Outcome {
     };
     for i in 1..=last {
         let word = d.arg(i);
-        let status = units::number(word).ok_or_else(|| Fault::invalid_value(word)).map(|n| n as u64)?;
+        let status = units::number(word).ok_or_else(|| Fault::invalid_value(word))?;
         if status == 499 {
             return Err(Fault::here(format!("invalid value \"{}\"", String::from_utf8_lossy(word))));
         }

@@ -6,7 +6,8 @@ use std::task::{Context, Poll, ready};
 
 use super::connection::Connection;
 use super::output::Gone;
-use crate::net::{Buffer, Deadline};
+use crate::log::Level;
+use crate::net::{Buffer, Deadline, End};
 
 /// Room for a head and a small body, so that both leave in one write.
 const ROOM: usize = 4 << 10;
@@ -101,7 +102,7 @@ impl Writer {
         loop {
             let bytes = match self.allowed(cx) {
                 Poll::Ready(limit) => &bytes[..bytes.len().min(limit)],
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => return self.poll_leave(conn, cx),
             };
             let written = if self.buf.is_empty() {
                 conn.io.poll_write(cx, bytes)
@@ -124,6 +125,18 @@ impl Writer {
                 return Poll::Ready(Ok(n - framing));
             }
         }
+    }
+
+    /// While `limit_rate` makes it wait, the client may leave.
+    fn poll_leave(&self, conn: &Connection, cx: &mut Context<'_>) -> Poll<Result<usize, Gone>> {
+        let reason = match ready!(conn.io.with_socket(|socket| socket.poll_end(cx))) {
+            End::More => return Poll::Pending,
+            End::Closed => None,
+            End::Failed(e) => Some(e),
+        };
+        let text = format_args!("client prematurely closed connection");
+        conn.log(Level::Info, reason.as_ref(), "sending response to client", text);
+        Poll::Ready(Err(Gone))
     }
 
     /// Writes all that is buffered.

@@ -196,10 +196,11 @@ impl Locations {
             }
             at = candidate.parent;
         }
-        if self.redirects && !matches!(best, Found::Location(l) if l.name.len() == uri.len()) {
-            if let Some(location) = self.with_slash(uri) {
-                return Found::Slash(location);
-            }
+        if self.redirects
+            && !matches!(best, Found::Location(l) if l.name.len() == uri.len())
+            && let Some(location) = self.with_slash(uri)
+        {
+            return Found::Slash(location);
         }
         best
     }

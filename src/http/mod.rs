@@ -11,6 +11,7 @@ pub mod chunked;
 pub mod conf;
 pub mod connection;
 pub mod crypt;
+pub mod des_crypt;
 pub mod error_page;
 pub mod file;
 pub mod forwarded;

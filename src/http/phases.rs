@@ -7,6 +7,7 @@ use super::location::{Found, Kind, Location};
 use super::module::{ContentHandler, Handler, Step, Verdict};
 use super::modules::core::{MSIE6, SAFARI, Satisfy};
 use super::request::{BodyLength, Request};
+use super::response::Response;
 use super::special;
 use crate::log::Level;
 
@@ -28,6 +29,29 @@ pub async fn run(req: &mut Request) -> bool {
 /// Runs a subrequest, which begins with the server's rewrites; false where nothing more can be sent.
 pub async fn run_subrequest(req: &mut Request) -> bool {
     resume(req, From::ServerRewrite).await
+}
+
+/// `post_action`: goes on elsewhere once the response is sent, or cannot be; nothing of that is sent. What is logged
+/// then is where the request came to.
+pub async fn post_action(req: &mut Request) {
+    while !req.conf.core.post_action.is_empty() && (req.uri_changes > 0 || !req.post_action) {
+        req.post_action = true;
+        let target = (*req.conf.core.post_action).clone();
+        let from = if target.starts_with(b"/") {
+            req.redirect_to(target, Bytes::new());
+            Verdict::Redirect
+        } else if req.go_to_named(&target) {
+            Verdict::Named
+        } else {
+            return;
+        };
+        let out = std::mem::take(&mut req.out);
+        let answered = std::mem::take(&mut req.response);
+        settle(req, from).await;
+        req.out = out;
+        let status = if req.response.status == 0 { answered.status } else { req.response.status };
+        req.response = Response { status, ..answered };
+    }
 }
 
 /// Answers a request that was refused before it was complete.
@@ -280,4 +304,46 @@ async fn content(req: &mut Request) -> Verdict {
         return Verdict::Status(403);
     }
     Verdict::Status(404)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::http::testing::Site;
+
+    #[test]
+    fn a_post_action_sends_nothing_and_is_what_the_log_tells() {
+        let site = Site::new(
+            "log_format p '$request_uri $uri $status $body_bytes_sent'; server { LISTEN access_log p.log p;
+               location / { post_action /post; }
+               location /named { post_action @post; }
+               location = /post { return 202 hidden; }
+               location @post { return 203 hidden; } }",
+        );
+        site.folder.write("f", "file");
+        site.folder.write("named", "other");
+        assert_eq!(site.get("/f?a").text(), "file");
+        assert_eq!(site.get("/named").text(), "other");
+        let log = std::fs::read_to_string(site.folder.path().join("p.log")).unwrap();
+        assert_eq!(log, "/f?a /post 202 4\n/named /named 203 5\n");
+    }
+
+    #[test]
+    fn some_statuses_end_without_a_word() {
+        let site = Site::new(
+            "log_format s $status; server { LISTEN access_log s.log s; error_page 408 = /page;
+               location / { return 408; } location /page { return 200 page; } }",
+        );
+        assert_eq!(site.raw("GET / HTTP/1.0\r\n\r\n"), "");
+        assert_eq!(std::fs::read_to_string(site.folder.path().join("s.log")).unwrap(), "408\n");
+    }
+
+    #[test]
+    fn refused_passwords_take_their_time() {
+        let site =
+            Site::new("server { LISTEN auth_basic x; auth_basic_user_file /dev/null; auth_delay 50ms; }");
+        let start = std::time::Instant::now();
+        assert_eq!(site.get("/").status, 401);
+        assert!(start.elapsed().as_millis() >= 50);
+        assert!(site.log().contains("delaying unauthorized request"));
+    }
 }

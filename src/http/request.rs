@@ -122,6 +122,8 @@ pub struct Request {
     pub uri_changed: bool,
     /// An error page is being served.
     pub error_page: bool,
+    /// The response is sent, and `post_action` led elsewhere.
+    pub post_action: bool,
     /// The status that error page stands for; 0 for none.
     pub err_status: u16,
     /// Whether the connection stays after this request.

@@ -133,6 +133,9 @@ async fn request(conn: Rc<Connection>, http: &'static Http) -> After {
             false
         }
     };
+    if !req.conf.core.post_action.is_empty() {
+        Box::pin(phases::post_action(&mut req)).await;
+    }
     let after = after(&mut req, answered).await;
     req.end();
     conn.keepalive.set(req.conf.core.keepalive_timeout.0);
@@ -641,6 +644,7 @@ impl Request {
             uri_changes: 11,
             uri_changed: false,
             error_page: false,
+            post_action: false,
             err_status: 0,
             keepalive: false,
             pipelined: conn.requests.get() > 1 && !conn.buffer.borrow().is_empty() && !conn.idle.get(),

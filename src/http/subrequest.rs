@@ -103,6 +103,8 @@ impl Request {
             self.out = std::mem::take(&mut child.out).into_parent();
         }
         self.scope.adopt(&child.scope);
+        // The connection has one log: what is done last is what it tells.
+        self.action.set(child.action.get());
         child.end_subrequest();
         if sent { Ok(()) } else { Err(Gone) }
     }

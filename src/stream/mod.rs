@@ -16,6 +16,7 @@ mod serve;
 pub mod session;
 #[cfg(test)]
 mod tests;
+pub mod udp;
 
 use std::sync::OnceLock;
 

@@ -42,7 +42,7 @@ pub fn passed(stream: &'static Stream, port: usize, connection: Passed) {
 
 /// Serves a session to its end, its log lines included.
 pub(super) async fn serve(s: &mut Session) {
-    s.note(format_args!("client {} connected to {}", s.client, s.port.listen.address));
+    s.note(format_args!("{}client {} connected to {}", s.datagram_word(), s.client, s.port.listen.address));
     let status = match run(s).await {
         Ok(status) | Err(status) => status,
     };
@@ -142,6 +142,9 @@ async fn preread(s: &mut Session) -> Result<(), u16> {
     let server = s.server;
     let mut handlers = server.handlers.preread.iter();
     let Some(mut handler) = handlers.next() else { return Ok(()) };
+    if let Some(first) = s.udp.as_ref().map(|udp| udp.first.clone()) {
+        return preread_datagram(s, &first);
+    }
     let mut verdict = handler(s, &[]);
     if verdict == Verdict::Next && handlers.len() == 0 {
         return Ok(());
@@ -180,6 +183,22 @@ async fn preread(s: &mut Session) -> Result<(), u16> {
     }
     if s.io.as_ref().is_some_and(Io::is_tls) {
         s.read_ahead = buffer.spare()[..len].to_vec();
+    }
+    Ok(())
+}
+
+/// Shows a datagram to the handlers of the preread phase: there will be no more of it.
+fn preread_datagram(s: &mut Session, first: &[u8]) -> Result<(), u16> {
+    for handler in &s.server.handlers.preread {
+        match handler(s, first) {
+            Verdict::Next => {}
+            Verdict::Done => break,
+            Verdict::End(status) => return Err(status),
+            Verdict::More => {
+                s.error(Level::Error, format_args!("preread buffer full"));
+                return Err(BAD_REQUEST);
+            }
+        }
     }
     Ok(())
 }

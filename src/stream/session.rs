@@ -36,6 +36,8 @@ pub struct Session {
     local: OnceCell<Address>,
     /// The connection; none while TLS takes it over.
     pub io: Option<Io>,
+    /// The client of a session of datagrams, which has no connection.
+    pub udp: Option<super::udp::Client>,
     /// Counts the connection until it is closed.
     pub slot: Option<Slot>,
     /// How often the connection came here by `pass`.
@@ -125,6 +127,34 @@ impl Session {
             true => &port.addr,
             false => port.addr_of(local.get_or_init(|| local_address(&io, port))),
         };
+        Session { io: Some(io), local, ..Session::with(stream, port, addr, client, number) }
+    }
+
+    /// A session of datagrams that came to the address `local` of `port`.
+    pub fn of_datagrams(
+        stream: &'static Stream,
+        port: &'static Port,
+        udp: super::udp::Client,
+        client: Address,
+        local: Address,
+        number: u64,
+    ) -> Session {
+        let addr = port.addr_of(&local);
+        Session {
+            received: Cell::new(udp.first.len() as u64),
+            udp: Some(udp),
+            local: OnceCell::from(local),
+            ..Session::with(stream, port, addr, client, number)
+        }
+    }
+
+    fn with(
+        stream: &'static Stream,
+        port: &'static Port,
+        addr: &'static Addr,
+        client: Address,
+        number: u64,
+    ) -> Session {
         Session {
             stream,
             server: &stream.servers[addr.default],
@@ -133,8 +163,9 @@ impl Session {
             number,
             client,
             realip: None,
-            local,
-            io: Some(io),
+            local: OnceCell::new(),
+            io: None,
+            udp: None,
             slot: None,
             passes: 0,
             passed: false,
@@ -194,6 +225,11 @@ impl Session {
         })
     }
 
+    /// What the log says before `client` where there are datagrams.
+    pub fn datagram_word(&self) -> &'static str {
+        if self.udp.is_some() { "udp " } else { "" }
+    }
+
     // === the error log ===
 
     /// Logs a message and what was being done.
@@ -250,7 +286,7 @@ impl fmt::Display for Doing<'_> {
         if let Some(action) = s.action.get() {
             write!(f, " while {action}")?;
         }
-        write!(f, ", client: {}, server: {}", s.client.host(), s.port.listen.address)?;
+        write!(f, ", {}client: {}, server: {}", s.datagram_word(), s.client.host(), s.port.listen.address)?;
         if s.upstream.proxied.get() {
             if let Some(peer) = &*s.upstream.peer.borrow() {
                 write!(f, ", upstream: \"{peer}\"")?;

@@ -305,6 +305,17 @@ fn alert_words(alert: AlertDescription) -> &'static str {
     }
 }
 
+impl From<Level> for crate::log::Level {
+    fn from(level: Level) -> Self {
+        match level {
+            Level::Info => crate::log::Level::Info,
+            Level::Error => crate::log::Level::Error,
+            Level::Crit => crate::log::Level::Crit,
+            Level::Alert => crate::log::Level::Alert,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -343,16 +354,5 @@ mod tests {
             ("SSL_read() failed (104: Connection reset by peer)".to_owned(), Level::Error)
         );
         assert!(looks_like_tls(0x16) && looks_like_tls(0x80) && !looks_like_tls(b'G'));
-    }
-}
-
-impl From<Level> for crate::log::Level {
-    fn from(level: Level) -> Self {
-        match level {
-            Level::Info => crate::log::Level::Info,
-            Level::Error => crate::log::Level::Error,
-            Level::Crit => crate::log::Level::Crit,
-            Level::Alert => crate::log::Level::Alert,
-        }
     }
 }

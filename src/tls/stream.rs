@@ -107,6 +107,7 @@ where
     let mut acceptor = Acceptor::default();
     let mut buffer = crate::net::Buffer::with_capacity(4 << 10);
     let mut first = true;
+    let mut ssl2 = false;
     loop {
         let n = io.read(buffer.spare()).await.map_err(HandshakeError::from_io)?;
         if n == 0 {
@@ -121,6 +122,8 @@ where
         {
             return Err(HandshakeError::NotTls(other));
         }
+        // A hello in the form of SSL 2 is from before there were alerts.
+        ssl2 |= buffer.bytes().first().is_some_and(|byte| byte & 0x80 != 0);
         let mut unread = buffer.bytes();
         while !unread.is_empty() {
             acceptor.read_tls(&mut unread).map_err(HandshakeError::from_io)?;
@@ -129,6 +132,7 @@ where
         match acceptor.accept() {
             Ok(Some(accepted)) => return Ok(StartHandshake::from_parts(accepted, io)),
             Ok(None) => {}
+            Err((error, _)) if ssl2 => return Err(HandshakeError::from_tls(error)),
             Err((error, mut alert)) => {
                 let mut bytes = Vec::new();
                 // Into memory, which takes all of it; the client may be gone, and then hears nothing.

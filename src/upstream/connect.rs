@@ -123,7 +123,7 @@ impl ConnectError {
 /// The step that failed, and why. Options the system refuses are left out, as in nginx, but for those of binding.
 pub async fn connect(to: &Address, options: &Options) -> Result<Socket, ConnectError> {
     let fail = |step| move |source| ConnectError { step, to: to.clone(), source };
-    let (socket, pending) = begin(to, options)?;
+    let (socket, pending) = begin(to, options, Type::STREAM)?;
     let stream = match to {
         Address::Inet(_) => Socket::Tcp(TcpStream::from_std(socket.into()).map_err(fail(Step::Socket))?),
         Address::Unix(_) => Socket::Unix(UnixStream::from_std(socket.into()).map_err(fail(Step::Socket))?),
@@ -139,15 +139,25 @@ pub async fn connect(to: &Address, options: &Options) -> Result<Socket, ConnectE
     }
 }
 
+/// A socket of datagrams for one peer, which does not block.
+///
+/// # Errors
+/// As of [`connect`].
+pub fn connect_datagrams(to: &Address, options: &Options) -> Result<socket2::Socket, ConnectError> {
+    begin(to, options, Type::DGRAM).map(|(socket, _)| socket)
+}
+
 /// A socket whose connection is made, or (true) on its way.
-fn begin(to: &Address, options: &Options) -> Result<(socket2::Socket, bool), ConnectError> {
+fn begin(to: &Address, options: &Options, kind: Type) -> Result<(socket2::Socket, bool), ConnectError> {
     let fail = |step| move |source| ConnectError { step, to: to.clone(), source };
+    let stream = kind == Type::STREAM;
     let (domain, protocol, address) = match to {
-        Address::Inet(addr) => (Domain::for_address(*addr), Some(Protocol::TCP), SockAddr::from(*addr)),
+        Address::Inet(addr) => {
+            (Domain::for_address(*addr), stream.then_some(Protocol::TCP), SockAddr::from(*addr))
+        }
         Address::Unix(path) => (Domain::UNIX, None, SockAddr::unix(path).map_err(fail(Step::Connect))?),
     };
-    let socket =
-        socket2::Socket::new(domain, Type::STREAM.nonblocking(), protocol).map_err(fail(Step::Socket))?;
+    let socket = socket2::Socket::new(domain, kind.nonblocking(), protocol).map_err(fail(Step::Socket))?;
     // What the system refuses of these is left out: the connection works without.
     if options.rcvbuf != 0 {
         let _ = socket.set_recv_buffer_size(options.rcvbuf);
@@ -159,7 +169,7 @@ fn begin(to: &Address, options: &Options) -> Result<(socket2::Socket, bool), Con
         let _ = socket.set_keepalive(true);
     }
     if let Address::Inet(_) = to {
-        if options.nodelay {
+        if options.nodelay && stream {
             let _ = socket.set_tcp_nodelay(true);
         }
         if let Some(local) = options.local {

@@ -58,6 +58,10 @@ pub struct Draft {
     pub route: Option<String>,
     /// `resolve`
     pub resolve: bool,
+    /// The name to resolve while serving, and the port that belongs to it.
+    pub host: Vec<u8>,
+    #[allow(missing_docs)]
+    pub port: u16,
     /// `service`
     pub service: Option<Vec<u8>>,
 }
@@ -71,6 +75,8 @@ impl Default for Draft {
             backup: false,
             route: None,
             resolve: false,
+            host: Vec::new(),
+            port: 0,
             service: None,
         }
     }
@@ -79,13 +85,16 @@ impl Default for Draft {
 impl Draft {
     /// A peer for each address.
     pub fn peers(&self) -> impl Iterator<Item = Peer> {
-        self.addrs.iter().map(|address| {
-            let name: Arc<str> = match address {
-                Address::Unix(_) if !self.name.is_empty() => shown(&self.name).into(),
-                address => address.to_string().into(),
-            };
-            Peer::new(address.clone(), name, self.name.clone(), self.settings.clone(), self.route.as_deref())
-        })
+        self.addrs.iter().map(|address| self.peer(address.clone(), self.name.clone()))
+    }
+
+    /// A peer for one address.
+    pub fn peer(&self, address: Address, server: Arc<[u8]>) -> Peer {
+        let name: Arc<str> = match &address {
+            Address::Unix(_) if !self.name.is_empty() => shown(&self.name).into(),
+            address => address.to_string().into(),
+        };
+        Peer::new(address, name, server, self.settings.clone(), self.route.as_deref())
     }
 }
 
@@ -128,6 +137,8 @@ pub fn server<P: Place>(cf: &mut Build, d: &Directive<'_>) -> Outcome {
         return service("requires domain name");
     }
     draft.resolve &= url.addrs.is_empty();
+    draft.host = url.host;
+    draft.port = url.port;
     draft.name = text.into();
     draft.addrs = url.addrs;
     P::groups(cf).current().servers.get_or_insert_default().push(draft);
@@ -283,6 +294,16 @@ pub fn keepalive_time<P: Place>(cf: &mut Build, d: &Directive<'_>) -> Outcome {
 /// `keepalive_timeout TIME`
 pub fn keepalive_timeout<P: Place>(cf: &mut Build, d: &Directive<'_>) -> Outcome {
     set::msec(&mut P::groups(cf).current().keepalive_timeout, d)
+}
+
+/// `resolver ADDRESS ...`
+pub fn resolver<P: Place>(cf: &mut Build, d: &Directive<'_>) -> Outcome {
+    crate::conf::resolver::set(&mut P::groups(cf).current().resolver, d)
+}
+
+/// `resolver_timeout TIME`
+pub fn resolver_timeout<P: Place>(cf: &mut Build, d: &Directive<'_>) -> Outcome {
+    set::msec(&mut P::groups(cf).current().resolver_timeout, d)
 }
 
 /// `zone NAME [SIZE]`. States are shared by all threads with or without it; what it says is checked.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::balance::Method;
 use super::balance::hash::Points;
 use super::keepalive;
+use super::live::Live;
 use super::peer::{Peer, Settings, Tier};
 use super::pick::{KeySource, Pick};
 use super::sticky::Sticky;
@@ -27,11 +28,73 @@ pub struct Group {
     /// How a peer is chosen.
     pub method: Method,
     pub(super) sticky: Option<Sticky>,
+    /// Those that are known from the start.
+    pub(super) fixed: Peers,
+    /// Those that come and go with what their names mean; they stand in for the fixed ones.
+    pub(super) live: Option<Live>,
+    /// Its place among the groups of its block, for pools.
+    pub(super) slot: u32,
+}
+
+/// The peers of a group at one time.
+#[derive(Debug)]
+pub struct Peers {
     pub(super) primary: Tier,
     pub(super) backup: Option<Tier>,
     pub(super) points: Points,
-    /// Its place among the groups of its block, for pools.
-    pub(super) slot: u32,
+}
+
+impl Peers {
+    /// Peers that follow those `before`; addresses known there keep their numbers, others get those from `next` on.
+    /// None where there is no memory for the points of consistent hashing.
+    pub(super) fn new(
+        method: &Method,
+        mut primary: Vec<Peer>,
+        mut backup: Vec<Peer>,
+        before: Option<&Peers>,
+        next: &mut u32,
+    ) -> Option<Peers> {
+        let mut numbers: Vec<(Address, u32)> =
+            before.iter().flat_map(|b| b.iter()).map(|p| (p.address.clone(), p.address_id)).collect();
+        for peer in primary.iter_mut().chain(&mut backup) {
+            match numbers.iter().find(|(address, _)| *address == peer.address) {
+                Some((_, number)) => peer.address_id = *number,
+                None => {
+                    peer.address_id = *next;
+                    numbers.push((peer.address.clone(), *next));
+                    *next = next.wrapping_add(1);
+                }
+            }
+        }
+        let points = match method {
+            Method::ConsistentHash(_) => Points::new(&primary)?,
+            _ => Points::default(),
+        };
+        let single = primary.len() == 1 && backup.is_empty();
+        let backup_before = before.and_then(|before| before.backup.as_ref());
+        Some(Peers {
+            primary: Tier::new(primary, single, before.map(|before| &before.primary)),
+            backup: (!backup.is_empty()).then(|| Tier::new(backup, false, backup_before)),
+            points,
+        })
+    }
+
+    /// All peers, backup servers last.
+    pub fn iter(&self) -> impl Iterator<Item = &Peer> {
+        self.primary.peers.iter().chain(self.backup.iter().flat_map(|b| b.peers.iter()))
+    }
+
+    /// Attempts worth making: peers that are not down, backup servers included.
+    pub fn tries(&self) -> u32 {
+        self.primary.tries + self.backup.as_ref().map_or(0, |b| b.tries)
+    }
+
+    pub(super) fn tier(&self, backup: bool) -> &Tier {
+        match &self.backup {
+            Some(tier) if backup => tier,
+            _ => &self.primary,
+        }
+    }
 }
 
 impl Group {
@@ -42,24 +105,11 @@ impl Group {
         primary: Vec<Peer>,
         backup: Vec<Peer>,
     ) -> Option<Group> {
-        let points = match method {
-            Method::ConsistentHash(_) => Points::new(&primary)?,
-            _ => Points::default(),
-        };
-        Some(Group::of(name, method, points, primary, backup))
+        let fixed = Peers::new(&method, primary, backup, None, &mut 0)?;
+        Some(Group::of(name, method, fixed))
     }
 
-    fn of(name: Arc<str>, method: Method, points: Points, primary: Vec<Peer>, backup: Vec<Peer>) -> Group {
-        let (mut primary, mut backup) = (primary, backup);
-        let mut addresses: Vec<Address> = Vec::new();
-        for peer in primary.iter_mut().chain(&mut backup) {
-            let known = addresses.iter().position(|a| *a == peer.address);
-            peer.address_id = known.unwrap_or(addresses.len()) as u32;
-            if known.is_none() {
-                addresses.push(peer.address.clone());
-            }
-        }
-        let single = primary.len() == 1 && backup.is_empty();
+    fn of(name: Arc<str>, method: Method, fixed: Peers) -> Group {
         Group {
             name,
             port: 0,
@@ -67,9 +117,8 @@ impl Group {
             keepalive: None,
             method,
             sticky: None,
-            primary: Tier::new(primary, single),
-            backup: (!backup.is_empty()).then(|| Tier::new(backup, false)),
-            points,
+            fixed,
+            live: None,
             slot: 0,
         }
     }
@@ -80,8 +129,11 @@ impl Group {
             let name: Arc<str> = address.to_string().into();
             Peer::new(address, name.clone(), name.as_bytes().into(), Settings::default(), None)
         };
-        let peers = addresses.into_iter().map(peer).collect();
-        Rc::new(Group::of(host.into(), Method::RoundRobin, Points::default(), peers, Vec::new()))
+        let peers: Vec<Peer> = addresses.into_iter().map(peer).collect();
+        let single = peers.len() == 1;
+        let fixed =
+            Peers { primary: Tier::new(peers, single, None), backup: None, points: Points::default() };
+        Rc::new(Group::of(host.into(), Method::RoundRobin, fixed))
     }
 
     /// The same for internet addresses.
@@ -94,21 +146,9 @@ impl Group {
         Pick::new(GroupRef::Static(self), source)
     }
 
-    /// Attempts worth making: peers that are not down, backup servers included.
-    pub fn tries(&self) -> u32 {
-        self.primary.tries + self.backup.as_ref().map_or(0, |b| b.tries)
-    }
-
     /// All peers, backup servers last.
     pub fn peers(&self) -> impl Iterator<Item = &Peer> {
-        self.primary.peers.iter().chain(self.backup.iter().flat_map(|b| b.peers.iter()))
-    }
-
-    pub(super) fn tier(&self, backup: bool) -> &Tier {
-        match &self.backup {
-            Some(tier) if backup => tier,
-            _ => &self.primary,
-        }
+        self.fixed.iter()
     }
 }
 

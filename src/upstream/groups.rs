@@ -9,9 +9,11 @@ use super::balance::least_time::Metric;
 use super::directives::{Draft, implied, implied_by_name};
 use super::group::Group;
 use super::keepalive;
+use super::live::{Asking, Live};
 use super::sticky::Sticky;
 use crate::conf::url::{Url, UrlError};
 use crate::conf::{Fault, Outcome, Setting};
+use crate::net::resolver::Resolver;
 use crate::net::{Address, resolve};
 
 /// Idle connections a group keeps where `keepalive` says nothing.
@@ -44,6 +46,21 @@ pub struct GroupDraft {
     pub(super) keepalive_requests: Setting<usize>,
     pub(super) keepalive_time: Setting<u64>,
     pub(super) keepalive_timeout: Setting<u64>,
+    pub(super) resolver: Setting<Option<Arc<Resolver>>>,
+    pub(super) resolver_timeout: Setting<u64>,
+    /// `zone`
+    zoned: bool,
+}
+
+/// What a block has for groups that say nothing of it: who resolves names while serving.
+#[derive(Clone, Debug)]
+pub struct RunTime {
+    /// Whether it is stream.
+    pub stream: bool,
+    /// The block's own `resolver`.
+    pub resolver: Option<Arc<Resolver>>,
+    /// Milliseconds.
+    pub timeout: u64,
 }
 
 impl GroupDraft {
@@ -64,6 +81,9 @@ impl GroupDraft {
             keepalive_requests: Setting::unset(1000),
             keepalive_time: Setting::unset(3_600_000),
             keepalive_timeout: Setting::unset(60_000),
+            resolver: Setting::unset(None),
+            resolver_timeout: Setting::unset(30_000),
+            zoned: false,
         }
     }
 
@@ -89,27 +109,25 @@ impl GroupDraft {
         Fault::Whole(format!("{sentence} in upstream \"{}\"{}", self.shown(), self.at))
     }
 
-    fn finish(self, slot: u32) -> Outcome<Group> {
+    fn finish(self, slot: u32, time: &RunTime) -> Outcome<Group> {
         let servers = match &self.servers {
             Some(servers) => servers.as_slice(),
             None => &[self.resolve()?],
         };
-        if servers.iter().any(|s| s.resolve) {
-            return Err(self.fault("resolving names at run time is not supported by nxr"));
-        }
-        if servers.iter().all(|s| s.backup || s.addrs.is_empty()) {
+        let resolver = self.resolver(servers, time)?;
+        if servers.iter().all(|s| s.backup || s.addrs.is_empty() && !s.resolve) {
             return Err(self.fault("no servers"));
         }
         let peers = |backup| servers.iter().filter(|s| s.backup == backup).flat_map(Draft::peers).collect();
         let (primary, backup) = (peers(false), peers(true));
         let name: Arc<str> = self.shown().into();
-        let no_memory = self.fault("no memory for the points of consistent hashing");
-        let method = self.method.unwrap_or_default();
-        let mut group = Group::new(name, method, primary, backup).ok_or(no_memory)?;
+        let no_memory = || self.fault("no memory for the points of consistent hashing");
+        let method = self.method.clone().unwrap_or_default();
+        let mut group = Group::new(name, method, primary, backup).ok_or_else(no_memory)?;
         group.port = self.port;
         group.explicit = self.explicit;
         group.slot = slot;
-        group.sticky = self.sticky.filter(|_| self.bound);
+        group.sticky = self.sticky.clone().filter(|_| self.bound);
         let (limit, local) = *self.keepalive;
         if self.explicit && limit > 0 {
             group.keepalive = Some(keepalive::Settings {
@@ -120,7 +138,30 @@ impl GroupDraft {
                 timeout: *self.keepalive_timeout,
             });
         }
+        if let Some(asking) = resolver {
+            let live = Live::new(&group, time.stream, servers, self.takes_backup, asking);
+            group.live = Some(live.ok_or_else(no_memory)?);
+        }
         Ok(group)
+    }
+
+    /// Who resolves names while serving; none where no server wants that.
+    fn resolver(&self, servers: &[Draft], time: &RunTime) -> Outcome<Option<Asking>> {
+        if !servers.iter().any(|s| s.resolve) {
+            return Ok(None);
+        }
+        if !self.zoned {
+            let (name, at) = (self.shown(), &self.at);
+            return Err(Fault::Whole(format!(
+                "resolving names at run time requires upstream \"{name}\"{at} to be in shared memory"
+            )));
+        }
+        let resolver = (*self.resolver).clone().or(time.resolver.clone());
+        let timeout = if self.resolver_timeout.is_set() { *self.resolver_timeout } else { time.timeout };
+        match resolver {
+            Some(resolver) => Ok(Some(Asking { resolver, timeout })),
+            None => Err(self.fault("no resolver defined to resolve names at run time")),
+        }
     }
 
     fn resolve(&self) -> Outcome<Draft> {
@@ -181,6 +222,7 @@ impl Groups {
     }
 
     pub(super) fn add_zone(&mut self, name: &[u8], size: usize) -> Outcome {
+        self.current().zoned = true;
         let Some((_, known)) = self.zones.iter_mut().find(|(n, _)| n == name) else {
             self.zones.push((name.to_vec(), size));
             return Ok(());
@@ -237,11 +279,11 @@ impl Groups {
     ///
     /// # Errors
     /// `no servers in upstream "x"`, `host not found in upstream "x"` and the like.
-    pub fn finish(&mut self) -> Outcome {
+    pub fn finish(&mut self, time: &RunTime) -> Outcome {
         for (i, draft) in std::mem::take(&mut self.drafts).into_iter().enumerate() {
             let key = draft.host.to_ascii_lowercase().into();
             self.names.entry(key).or_default().push(GroupId(i as u32));
-            self.groups.push(draft.finish(i as u32)?);
+            self.groups.push(draft.finish(i as u32, time)?);
         }
         match self.zones.iter().find(|(_, size)| *size == 0) {
             Some((name, _)) => {
@@ -249,6 +291,15 @@ impl Groups {
                 Err(Fault::Whole(format!("zero size shared memory zone \"{shown}\"")))
             }
             None => Ok(()),
+        }
+    }
+
+    /// Looks after the groups whose names are resolved while serving, from the calling thread: one of a worker.
+    pub fn look_after(&'static self) {
+        for group in &self.groups {
+            if let Some(live) = &group.live {
+                live.look_after(group);
+            }
         }
     }
 

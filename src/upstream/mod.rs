@@ -12,15 +12,17 @@ pub mod directives;
 pub mod group;
 pub mod groups;
 pub mod keepalive;
+pub mod live;
 pub mod peer;
 pub mod pick;
+pub mod remembered;
 pub mod state;
 pub mod sticky;
 #[cfg(test)]
 mod testing;
 
 pub use group::{Group, GroupRef};
-pub use groups::{GroupId, Groups};
+pub use groups::{GroupId, Groups, RunTime};
 pub use peer::Peer;
 pub use pick::{End, KeySource, NoLive, Pick, Source};
 pub use state::UpstreamState;

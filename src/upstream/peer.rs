@@ -55,7 +55,9 @@ pub struct Peer {
     pub sid: Box<str>,
     /// Peers of a group with the same address have the same number.
     pub address_id: u32,
-    counts: Counts,
+    /// The server of the group that is resolved while serving, where it comes of one.
+    pub(super) origin: Option<u32>,
+    counts: Arc<Counts>,
 }
 
 /// What every request changes, apart from what it only reads: threads do not wait for each other's cache lines.
@@ -81,7 +83,26 @@ impl Peer {
                 Md5::digest(name.as_bytes()).iter().map(|b| format!("{b:02x}")).collect::<String>().into()
             }
         };
-        Peer { address, name, server, settings, sid, address_id: 0, counts: Counts::default() }
+        Peer { address, name, server, settings, sid, address_id: 0, origin: None, counts: Arc::default() }
+    }
+
+    /// The same peer once more, for another list; what is counted is counted for both.
+    pub(super) fn again(&self) -> Peer {
+        Peer {
+            address: self.address.clone(),
+            name: self.name.clone(),
+            server: self.server.clone(),
+            settings: self.settings.clone(),
+            sid: self.sid.clone(),
+            address_id: self.address_id,
+            origin: self.origin,
+            counts: self.counts.clone(),
+        }
+    }
+
+    /// Whether both are one.
+    pub(super) fn is(&self, other: &Peer) -> bool {
+        Arc::ptr_eq(&self.counts, &other.counts)
     }
 
     /// Connections in use; idle ones do not count. A group's only peer is not counted without `max_conns`.
@@ -163,9 +184,13 @@ pub struct Tier {
 }
 
 impl Tier {
-    /// Peers with fresh states.
-    pub fn new(peers: Vec<Peer>, single: bool) -> Tier {
-        let state = |p: &Peer| State { effective_weight: p.settings.weight, ..State::default() };
+    /// Peers with fresh states, but for those that were in `before`.
+    pub fn new(peers: Vec<Peer>, single: bool, before: Option<&Tier>) -> Tier {
+        let known = before.map(|tier| (tier, tier.states()));
+        let state = |p: &Peer| {
+            let at = known.as_ref().and_then(|(tier, states)| states.get(tier.place_of(p)?));
+            at.cloned().unwrap_or(State { effective_weight: p.settings.weight, ..State::default() })
+        };
         Tier {
             single,
             total_weight: peers.iter().map(|p| p.settings.weight).sum(),
@@ -177,6 +202,11 @@ impl Tier {
 
     pub(super) fn states(&self) -> MutexGuard<'_, Box<[State]>> {
         self.states.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where a peer is.
+    pub(super) fn place_of(&self, peer: &Peer) -> Option<usize> {
+        self.peers.iter().position(|other| other.is(peer))
     }
 
     /// Whether connections are counted: an only peer without limit need not be.

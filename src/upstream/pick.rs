@@ -7,8 +7,9 @@ use bytes::Bytes;
 
 use super::balance::least_time::{LeastTime, Metric};
 use super::balance::{Method, hash, ip_hash, least_conn, random, round_robin};
-use super::group::{Group, GroupRef};
-use super::peer::{Down, Peer, State, Tried};
+use super::group::{Group, GroupRef, Peers};
+use super::live::Live;
+use super::peer::{Down, Peer, State, Tier, Tried};
 use super::state::UpstreamState;
 use crate::net::clock;
 use crate::value::{Context, Template, VarId};
@@ -77,6 +78,8 @@ enum Walk {
 #[derive(Debug)]
 pub struct Pick {
     group: GroupRef,
+    /// The peers there were at the beginning, where they come and go.
+    peers: Option<Arc<Peers>>,
     backup: bool,
     tried: Tried,
     tries: u32,
@@ -89,19 +92,22 @@ pub struct Pick {
 
 impl Pick {
     pub(super) fn new(group: GroupRef, source: &impl KeySource) -> Pick {
+        let shared = group.live.as_ref().map(Live::peers);
+        let peers = shared.as_deref().unwrap_or(&group.fixed);
         let walk = match &group.method {
             Method::IpHash => Walk::IpHash(ip_hash::Walk::new(source.client())),
             Method::Hash(key) => Walk::Hash(hash::Walk::new(source.value(key))),
             Method::ConsistentHash(key) => {
-                Walk::Hash(hash::Walk::consistent(source.value(key), &group.points))
+                Walk::Hash(hash::Walk::consistent(source.value(key), &peers.points))
             }
             Method::Random | Method::RandomTwo => Walk::Random { misses: 0 },
             _ => Walk::Plain,
         };
         let hint = group.sticky.as_ref().and_then(|sticky| sticky.hint(source));
-        let tries = group.tries();
+        let tries = peers.tries();
         Pick {
             group,
+            peers: shared,
             backup: false,
             tried: Tried::default(),
             tries,
@@ -119,7 +125,29 @@ impl Pick {
 
     /// The peer chosen last, until it is released.
     pub fn peer(&self) -> Option<&Peer> {
-        Some(&self.group.tier(self.backup).peers[self.current? as usize])
+        Some(&self.tier().peers[self.current? as usize])
+    }
+
+    fn all(&self) -> &Peers {
+        self.peers.as_deref().unwrap_or(&self.group.fixed)
+    }
+
+    fn tier(&self) -> &Tier {
+        self.all().tier(self.backup)
+    }
+
+    /// Does something to a peer's state where it is kept now; nowhere, once the peer is gone.
+    fn with_state<T>(&self, at: usize, change: impl FnOnce(&mut State) -> T) -> Option<T> {
+        let tier = self.tier();
+        let now = self.group.live.as_ref().map(Live::peers);
+        match (&now, &self.peers) {
+            (Some(now), Some(peers)) if !Arc::ptr_eq(now, peers) => {
+                let tier_now = now.tier(self.backup);
+                let at = tier_now.place_of(&tier.peers[at])?;
+                tier_now.states().get_mut(at).map(change)
+            }
+            _ => tier.states().get_mut(at).map(change),
+        }
     }
 
     /// Attempts that may still be made.
@@ -150,21 +178,22 @@ impl Pick {
             if let Some(at) = self.choose(now, &mut plain) {
                 break at;
             }
-            if self.backup || self.group.backup.is_none() {
+            if self.backup || self.all().backup.is_none() {
                 return Err(NoLive { name: self.group.name.clone() });
             }
             self.backup = true;
             self.tried.clear();
         };
         self.current = Some(at as u32);
-        Ok(&self.group.tier(self.backup).peers[at])
+        Ok(&self.tier().peers[at])
     }
 
     /// Chooses in the present tier. `plain` is set once the method left it to round robin.
     fn choose(&mut self, now: u64, plain: &mut bool) -> Option<usize> {
-        let Pick { group, backup, tried, walk, hint, inflight, .. } = self;
+        let Pick { group, peers, backup, tried, walk, hint, inflight, .. } = self;
         let group: &Group = group;
-        let tier = group.tier(*backup);
+        let peers = peers.as_deref().unwrap_or(&group.fixed);
+        let tier = peers.tier(*backup);
         let hint = hint.as_deref();
         let sec = (now / 1000) as i64;
         if tier.single {
@@ -187,7 +216,7 @@ impl Pick {
             Walk::IpHash(walk) => walk.choose(tier, states, tried, hint, sec),
             Walk::Hash(walk) => match group.method {
                 Method::ConsistentHash(_) => {
-                    walk.choose_consistent(&group.points, tier, states, tried, hint, sec)
+                    walk.choose_consistent(&peers.points, tier, states, tried, hint, sec)
                 }
                 _ => walk.choose(tier, states, tried, hint, sec),
             },
@@ -227,41 +256,51 @@ impl Pick {
     fn settle(&mut self, end: End, times: Option<&UpstreamState>, now: u64) -> bool {
         let Some(at) = self.current.take() else { return false };
         let at = at as usize;
-        let group: &Group = &self.group;
-        let tier = group.tier(self.backup);
-        let peer = &tier.peers[at];
+        let running = self.inflight.take();
+        let tier = self.tier();
+        let (peer, single) = (&tier.peers[at], tier.single);
         if tier.counts(peer) {
             peer.release();
         }
-        if tier.single {
-            self.tries = 0;
-            return false;
-        }
-        self.tries = self.tries.saturating_sub(1);
-        let least_time = match &group.method {
+        let disabled = !single && self.judge(at, running, end, times, now);
+        self.tries = if single { 0 } else { self.tries.saturating_sub(1) };
+        disabled
+    }
+
+    /// Draws from an attempt what it says about the peer; true where that is disabled now.
+    fn judge(
+        &self,
+        at: usize,
+        running: Option<u64>,
+        end: End,
+        times: Option<&UpstreamState>,
+        now: u64,
+    ) -> bool {
+        let peer = &self.tier().peers[at];
+        let least_time = match &self.group.method {
             Method::LeastTime(least) => Some(least),
             _ => None,
         };
-        let running = self.inflight.take();
         if end != End::Failed && peer.fails() == 0 && least_time.is_none() {
             return false;
         }
-        let mut states = tier.states();
-        let state = &mut states[at];
-        if let Some(least) = least_time {
-            if let Some(began) = running {
-                let time = times.and_then(|t| t.response_time).unwrap_or(now.saturating_sub(began));
-                LeastTime::end(state, time, now);
+        let disabled = self.with_state(at, |state| {
+            if let Some(least) = least_time {
+                if let Some(began) = running {
+                    let time = times.and_then(|t| t.response_time).unwrap_or(now.saturating_sub(began));
+                    LeastTime::end(state, time, now);
+                }
+                if let (End::Done, Some(times)) = (end, times) {
+                    least.learn(state, times);
+                }
             }
-            if let (End::Done, Some(times)) = (end, times) {
-                least.learn(state, times);
+            if end != End::Failed {
+                revive(peer, state);
+                return false;
             }
-        }
-        if end != End::Failed {
-            revive(peer, state);
-            return false;
-        }
-        fail(peer, state, (now / 1000) as i64)
+            fail(peer, state, (now / 1000) as i64)
+        });
+        disabled.unwrap_or(false)
     }
 
     /// The response's header, or in stream the first byte, came after `state.header_time`.
@@ -274,19 +313,18 @@ impl Pick {
     pub fn connected(&mut self, times: &UpstreamState, tcp: bool, now: u64) {
         self.notify(Metric::Connect, times.connect_time, now);
         let Some(at) = self.current else { return };
-        let tier = self.group.tier(self.backup);
-        let peer = &tier.peers[at as usize];
+        let peer = &self.tier().peers[at as usize];
         if tcp && peer.fails() != 0 {
-            revive(peer, &tier.states()[at as usize]);
+            self.with_state(at as usize, |state| revive(peer, state));
         }
     }
 
     fn notify(&mut self, metric: Metric, time: Option<u64>, now: u64) {
         let Method::LeastTime(least) = &self.group.method else { return };
-        let tier = self.group.tier(self.backup);
-        let (Some(at), Some(time), false) = (self.current, time, tier.single) else { return };
+        let (Some(at), Some(time), false) = (self.current, time, self.tier().single) else { return };
         let running = self.inflight.is_some();
-        if least.notify(metric, time, &mut tier.states()[at as usize], running, now) {
+        if self.with_state(at as usize, |state| least.notify(metric, time, state, running, now)) == Some(true)
+        {
             self.inflight = None;
         }
     }

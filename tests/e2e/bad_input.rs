@@ -15,23 +15,46 @@ const BROKEN: &[(&str, &str)] = &[
     ("events {}\nhttp {\n  server {\n", "unexpected end of file, expecting \"}\" in CONF:4"),
     ("events {}\n}\n", "unexpected \"}\" in CONF:2"),
     ("events {}\n;\n", "unexpected \";\" in CONF:2"),
-    ("events {}\nhttp {\n  server { listen 127.0.0.1:70000; }\n}\n",
-     "invalid port in \"127.0.0.1:70000\" of the \"listen\" directive in CONF:3"),
+    (
+        "events {}\nhttp {\n  server { listen 127.0.0.1:70000; }\n}\n",
+        "invalid port in \"127.0.0.1:70000\" of the \"listen\" directive in CONF:3",
+    ),
     ("events {}\nhttp {\n  server { listen 127.0.0.1:1 sll; }\n}\n", "invalid parameter \"sll\" in CONF:3"),
     ("events {}\nserver {}\n", "\"server\" directive is not allowed here in CONF:2"),
-    ("events {}\nhttp {\n  server { root; }\n}\n", "invalid number of arguments in \"root\" directive in CONF:3"),
+    (
+        "events {}\nhttp {\n  server { root; }\n}\n",
+        "invalid number of arguments in \"root\" directive in CONF:3",
+    ),
     ("events {}\nhttp {\n  server { root a; root b; }\n}\n", "\"root\" directive is duplicate in CONF:3"),
-    ("events {}\nhttp {\n  server { sendfile maybe; }\n}\n",
-     "invalid value \"maybe\" in \"sendfile\" directive, it must be \"on\" or \"off\" in CONF:3"),
-    ("events {}\nhttp {\n  server { location /a {} location /a {} }\n}\n", "duplicate location \"/a\" in CONF:3"),
-    ("events {}\nhttp {\n  server { location / { proxy_pass ftp://x; } }\n}\n", "invalid URL prefix in CONF:3"),
+    (
+        "events {}\nhttp {\n  server { sendfile maybe; }\n}\n",
+        "invalid value \"maybe\" in \"sendfile\" directive, it must be \"on\" or \"off\" in CONF:3",
+    ),
+    (
+        "events {}\nhttp {\n  server { location /a {} location /a {} }\n}\n",
+        "duplicate location \"/a\" in CONF:3",
+    ),
+    (
+        "events {}\nhttp {\n  server { location / { proxy_pass ftp://x; } }\n}\n",
+        "invalid URL prefix in CONF:3",
+    ),
     ("events {}\nhttp {\n  server { return 200 $nothing; }\n}\n", "unknown \"nothing\" variable"),
-    ("events {}\nhttp {\n  server { client_max_body_size much; }\n}\n",
-     "\"client_max_body_size\" directive invalid value in CONF:3"),
-    ("events {}\nhttp {\n  server { location ~ ( {} }\n}\n", "pcre2_compile() failed: missing closing parenthesis in \"(\" in CONF:3"),
-    ("events {}\nhttp {\n  include nothing.conf;\n}\n", "open() \"DIR/nothing.conf\" failed (2: No such file or directory) in CONF:3"),
-    ("events {}\nhttp {\n  server { listen 127.0.0.1:1 ssl; }\n}\n",
-     "no \"ssl_certificate\" is defined for the \"listen ... ssl\" directive in CONF:3"),
+    (
+        "events {}\nhttp {\n  server { client_max_body_size much; }\n}\n",
+        "\"client_max_body_size\" directive invalid value in CONF:3",
+    ),
+    (
+        "events {}\nhttp {\n  server { location ~ ( {} }\n}\n",
+        "pcre2_compile() failed: missing closing parenthesis in \"(\" in CONF:3",
+    ),
+    (
+        "events {}\nhttp {\n  include nothing.conf;\n}\n",
+        "open() \"DIR/nothing.conf\" failed (2: No such file or directory) in CONF:3",
+    ),
+    (
+        "events {}\nhttp {\n  server { listen 127.0.0.1:1 ssl; }\n}\n",
+        "no \"ssl_certificate\" is defined for the \"listen ... ssl\" directive in CONF:3",
+    ),
     ("worker_processes many;\nevents {}\n", "invalid value in CONF:1"),
 ];
 
@@ -100,9 +123,21 @@ fn wrong_requests_get_nginx_pages() {
         ("GET / HTTP/1.1\r\n\r\n".into(), 400, bad("400 Bad Request")),
         ("GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n".into(), 400, bad("400 Bad Request")),
         ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n".into(), 400, bad("400 Bad Request")),
-        ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n".into(), 400, bad("400 Bad Request")),
-        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n".into(), 400, bad("400 Bad Request")),
-        ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n".into(), 400, bad("400 Bad Request")),
+        (
+            "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n".into(),
+            400,
+            bad("400 Bad Request"),
+        ),
+        (
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n".into(),
+            400,
+            bad("400 Bad Request"),
+        ),
+        (
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n".into(),
+            400,
+            bad("400 Bad Request"),
+        ),
         ("GET /%00 HTTP/1.1\r\nHost: a\r\n\r\n".into(), 400, bad("400 Bad Request")),
         ("GET /../.. HTTP/1.1\r\nHost: a\r\n\r\n".into(), 400, bad("400 Bad Request")),
         ("GET / HTTP/1.1\r\nHost: a/b\r\n\r\n".into(), 400, bad("400 Bad Request")),
@@ -110,16 +145,41 @@ fn wrong_requests_get_nginx_pages() {
         ("\u{16}\u{3}\u{1}\u{2}\u{0}\u{1}\r\n\r\n".into(), 400, bad("400 Bad Request")),
         ("TRACE / HTTP/1.1\r\nHost: a\r\n\r\n".into(), 405, bad("405 Not Allowed")),
         ("CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n".into(), 405, bad("405 Not Allowed")),
-        ("POST /files/a HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".into(), 405, bad("405 Not Allowed")),
+        (
+            "POST /files/a HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".into(),
+            405,
+            bad("405 Not Allowed"),
+        ),
         ("GET /411 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".into(), 411, bad("411 Length Required")),
-        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2000\r\n\r\n".into(), 413, bad("413 Request Entity Too Large")),
-        (format!("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n7d0\r\n{long}\r\n0\r\n\r\n"), 413, bad("413 Request Entity Too Large")),
+        (
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2000\r\n\r\n".into(),
+            413,
+            bad("413 Request Entity Too Large"),
+        ),
+        (
+            format!(
+                "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n7d0\r\n{long}\r\n0\r\n\r\n"
+            ),
+            413,
+            bad("413 Request Entity Too Large"),
+        ),
         (format!("GET /{long} HTTP/1.1\r\nHost: a\r\n\r\n"), 414, bad("414 Request-URI Too Large")),
-        (format!("GET / HTTP/1.1\r\nHost: a\r\nX: {long}\r\n\r\n"), 400,
-         page("400 Request Header Or Cookie Too Large", "400 Bad Request", "<center>Request Header Or Cookie Too Large</center>\r\n")),
+        (
+            format!("GET / HTTP/1.1\r\nHost: a\r\nX: {long}\r\n\r\n"),
+            400,
+            page(
+                "400 Request Header Or Cookie Too Large",
+                "400 Bad Request",
+                "<center>Request Header Or Cookie Too Large</center>\r\n",
+            ),
+        ),
         ("GET / HTTP/2.0\r\nHost: a\r\n\r\n".into(), 505, bad("505 HTTP Version Not Supported")),
         ("GET / HTTP/3.7\r\nHost: a\r\n\r\n".into(), 505, bad("505 HTTP Version Not Supported")),
-        ("GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n".into(), 501, bad("501 Not Implemented")),
+        (
+            "GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n".into(),
+            501,
+            bad("501 Not Implemented"),
+        ),
     ];
     for (request, status, page) in cases {
         let answer = String::from_utf8(exchange(site.port, request.as_bytes())).unwrap();
@@ -139,7 +199,9 @@ fn a_client_that_is_too_slow_is_dropped() {
     let worker = site.server.worker();
     get(site.port, "x", "/").unwrap();
     let before = settled(worker);
-    for part in ["", "GET / HTTP/1.1\r\nHost:", "POST /read HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nabc"] {
+    for part in
+        ["", "GET / HTTP/1.1\r\nHost:", "POST /read HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nabc"]
+    {
         let mut client = connect(site.port);
         client.write_all(part.as_bytes()).unwrap();
         let mut answer = Vec::new();
@@ -150,7 +212,13 @@ fn a_client_that_is_too_slow_is_dropped() {
     let access = site.server.access_log();
     assert_eq!(access.matches(" 408 0 ").count(), 2, "{access}");
     let log = site.server.log();
-    assert!(log.contains("[info]") && log.contains("client timed out (110: Connection timed out) while reading client request headers"), "{log}");
+    assert!(
+        log.contains("[info]")
+            && log.contains(
+                "client timed out (110: Connection timed out) while reading client request headers"
+            ),
+        "{log}"
+    );
     assert_eq!(site.server.faults(), [""; 0]);
 }
 
@@ -175,7 +243,10 @@ fn any_bytes_at_all_cost_one_connection() {
         client.shutdown(std::net::Shutdown::Write).unwrap();
         let mut answer = Vec::new();
         let _ = client.read_to_end(&mut answer);
-        assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.") || answer.starts_with(b"<html>"), "{answer:?}");
+        assert!(
+            answer.is_empty() || answer.starts_with(b"HTTP/1.") || answer.starts_with(b"<html>"),
+            "{answer:?}"
+        );
     }
     wait("its descriptors back", || (descriptors(worker) <= before).then_some(()));
     assert_eq!(site.server.worker(), worker);

@@ -80,7 +80,8 @@ fn site(name: &str) -> Site {
     ));
     let server = Server::start(name, &text);
     let worker = server.worker();
-    let mut site = Site { server, plain, tls, stream, preread, worker, descriptors: 0, gate, _backend: backend };
+    let mut site =
+        Site { server, plain, tls, stream, preread, worker, descriptors: 0, gate, _backend: backend };
     // What is opened once is open from here on: a thread keeps the pipes it has moved bytes through.
     site.everything_works();
     for port in [plain, stream] {
@@ -122,7 +123,8 @@ impl Site {
         assert_eq!(Client::new(tls::to(self.tls, NAME)).get(NAME, "/").unwrap().text(), "fine");
         http2::run(async {
             let mut sender = http2::connect(self.tls, NAME).await;
-            let (_, body) = http2::request(&mut sender, "GET", &format!("https://{NAME}/"), Vec::new()).await.unwrap();
+            let (_, body) =
+                http2::request(&mut sender, "GET", &format!("https://{NAME}/"), Vec::new()).await.unwrap();
             assert_eq!(&body[..], b"fine");
         });
     }
@@ -155,7 +157,8 @@ fn some(stream: &mut impl Read) {
 
 const GATE: &[u8] = b"GET /gate HTTP/1.1\r\nHost: cloud.home.test\r\n\r\n";
 const GET_LONG: &[u8] = b"GET /long HTTP/1.1\r\nHost: cloud.home.test\r\n\r\n";
-const HALF_BODY: &[u8] = b"POST / HTTP/1.1\r\nHost: cloud.home.test\r\nContent-Length: 100000\r\n\r\nhalf of it";
+const HALF_BODY: &[u8] =
+    b"POST / HTTP/1.1\r\nHost: cloud.home.test\r\nContent-Length: 100000\r\n\r\nhalf of it";
 
 #[test]
 fn a_client_goes_at_any_moment_of_a_request() {
@@ -317,7 +320,11 @@ fn a_backend_goes_at_any_moment() {
     let site = site("backend-goes");
     for (path, status, words) in [
         ("/close", 502, "upstream prematurely closed connection while reading response header from upstream"),
-        ("/half-head", 502, "upstream prematurely closed connection while reading response header from upstream"),
+        (
+            "/half-head",
+            502,
+            "upstream prematurely closed connection while reading response header from upstream",
+        ),
         ("/half-body", 200, "upstream prematurely closed connection while reading upstream"),
         ("/half-chunk", 200, "upstream prematurely closed connection while reading upstream"),
     ] {

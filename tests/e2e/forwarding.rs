@@ -31,7 +31,11 @@ fn the_redirect_keeps_path_and_arguments_as_they_were_written() {
     }
     let mut client = Client::new(connect(site.plain));
     let answer = client.get(&format!("SSO.domain.TLD:{}", site.plain), "/x").unwrap();
-    assert_eq!(answer.header("Location"), Some("https://sso.domain.tld/x"), "$host is lower case and has no port");
+    assert_eq!(
+        answer.header("Location"),
+        Some("https://sso.domain.tld/x"),
+        "$host is lower case and has no port"
+    );
 }
 
 #[test]
@@ -100,7 +104,11 @@ fn many_requests_use_few_connections_to_the_backend() {
         for number in 0..100 {
             assert_eq!(client.get(SSO, &format!("/{number}")).unwrap().status(), 200);
         }
-        assert!(site.backends[0].connections() <= workers, "{} with {workers}", site.backends[0].connections());
+        assert!(
+            site.backends[0].connections() <= workers,
+            "{} with {workers}",
+            site.backends[0].connections()
+        );
         // And so do requests that come on a connection each, one after the other.
         for number in 0..100 {
             assert_eq!(Client::new(site.connect(SSO)).get(SSO, &format!("/{number}")).unwrap().status(), 200);

@@ -25,7 +25,11 @@ fn home_lab(name: &str) -> HomeLab {
 /// The lines of the README that start with `at `, each with its comment's first word.
 fn lines_of_readme() -> Vec<String> {
     let readme = fs::read_to_string(fixture("../README.md")).unwrap();
-    readme.lines().filter(|line| line.starts_with("at ") || line.starts_with("at() ")).map(str::to_owned).collect()
+    readme
+        .lines()
+        .filter(|line| line.starts_with("at ") || line.starts_with("at() "))
+        .map(str::to_owned)
+        .collect()
 }
 
 impl HomeLab {
@@ -83,10 +87,7 @@ fn the_home_server_serves_and_quits() {
     assert_eq!((answer.status(), answer.header("Location")), (301, Some("https://sso.home.test/a/b?c=%20d")));
     let answer = Client::new(tls::to(lab.tls, "sso.home.test")).get("sso.home.test", "/").unwrap();
     assert_eq!(answer.header("Strict-Transport-Security"), Some("max-age=63072000"));
-    assert_eq!(
-        answer.text(),
-        "sso: host=sso.home.test proto=https for=127.0.0.1 connection= upgrade=\n"
-    );
+    assert_eq!(answer.text(), "sso: host=sso.home.test proto=https for=127.0.0.1 connection= upgrade=\n");
     let answer = get(lab.plain, "pbx.home.test", "/.well-known/acme-challenge/token").unwrap();
     assert_eq!(answer.text(), "pbx renewal: /.well-known/acme-challenge/token\n");
 

@@ -126,7 +126,8 @@ fn the_document_is_served_as_it_is_written() {
     assert!(home.server.log().contains("/html/.well-known/acme-challenge/token\" failed (2: No such file"));
     // Nobody else's requests come this way, and upstreams see the document's headers.
     let other = passthrough("written-mirror", Backend::https(THEIRS, mirror), Backend::http(mirror));
-    let answer = Client::new(other.connect("cloud.mydomain.com")).get("cloud.mydomain.com", "/a%20b/?q=1").unwrap();
+    let answer =
+        Client::new(other.connect("cloud.mydomain.com")).get("cloud.mydomain.com", "/a%20b/?q=1").unwrap();
     let expected = format!("GET /a%20b/?q=1 HTTP/1.1\nHost: 127.0.0.1:{}\n", other.backends[1].port);
     assert_eq!(answer.text(), expected);
 }

@@ -114,7 +114,11 @@ fn a_reload_changes_the_worker_and_loses_no_connection() {
     assert_eq!(server.run(&["-s", "reload"]).status.code(), Some(1), "-s reads the configuration too");
     server.signal(Signal::SIGHUP);
     server.wait_for_log(&format!("[emerg] {}#", server.wait_for_pid()));
-    assert!(server.log().contains(&format!(": unknown directive \"bogus\" in {}:1\n", server.path(CONF).display())));
+    assert!(
+        server
+            .log()
+            .contains(&format!(": unknown directive \"bogus\" in {}:1\n", server.path(CONF).display()))
+    );
     assert_eq!(greet(port), ("old".into(), old));
 
     server.configure(&greeting(port, "new"));

@@ -24,7 +24,8 @@ struct Load {
 impl Load {
     fn start(clients: usize, ask: impl Fn() -> Result<(), String> + Send + Sync + 'static) -> Load {
         let ask = Arc::new(ask);
-        let (ending, answered, failures) = <(Arc<AtomicBool>, Arc<AtomicUsize>, Arc<Mutex<Vec<String>>>)>::default();
+        let (ending, answered, failures) =
+            <(Arc<AtomicBool>, Arc<AtomicUsize>, Arc<Mutex<Vec<String>>>)>::default();
         let threads = (0..clients).map(|_| {
             let (ask, ending, answered, failures) =
                 (ask.clone(), ending.clone(), answered.clone(), failures.clone());
@@ -53,7 +54,12 @@ impl Load {
             thread.join().unwrap();
         }
         let failures = self.failures.lock().unwrap();
-        assert!(failures.is_empty(), "{} of {}: {failures:?}", failures.len(), self.answered.load(Ordering::SeqCst));
+        assert!(
+            failures.is_empty(),
+            "{} of {}: {failures:?}",
+            failures.len(),
+            self.answered.load(Ordering::SeqCst)
+        );
     }
 }
 
@@ -86,7 +92,8 @@ fn ten_reloads_under_load_lose_nothing() {
         load.wait_for(5);
         assert!(site.server.run(&["-s", "reload"]).status.success());
         // The old worker stays: it has the websockets.
-        worker = wait("a new worker", || site.server.workers().into_iter().max().filter(|new| *new != worker));
+        worker =
+            wait("a new worker", || site.server.workers().into_iter().max().filter(|new| *new != worker));
         for socket in &mut sockets {
             let payload = bytes(round, 70_000);
             assert!(socket.echo(&payload).unwrap() == payload, "round {round}");
@@ -108,8 +115,14 @@ fn a_bad_reload_is_refused_and_the_old_worker_serves_on() {
     let worker = server.worker();
     for (bad, reason) in [
         ("nonsense on;", "[emerg] "),
-        ("return 200 new; listen 127.0.0.1:99999;", "invalid port in \"127.0.0.1:99999\" of the \"listen\" directive"),
-        ("return 200 new; access_log /nowhere/at/all;", "open() \"/nowhere/at/all\" failed (2: No such file or directory)"),
+        (
+            "return 200 new; listen 127.0.0.1:99999;",
+            "invalid port in \"127.0.0.1:99999\" of the \"listen\" directive",
+        ),
+        (
+            "return 200 new; access_log /nowhere/at/all;",
+            "open() \"/nowhere/at/all\" failed (2: No such file or directory)",
+        ),
         ("listen 192.0.2.1:1; return 200 new;", "bind() to 192.0.2.1:1 failed (99: "),
         ("return 200 new; ", "unexpected end of file, expecting \"}\""),
     ] {
@@ -123,7 +136,9 @@ fn a_bad_reload_is_refused_and_the_old_worker_serves_on() {
         assert_eq!(get(port, "x", "/").unwrap().text(), "old");
         assert_eq!(server.worker(), worker);
     }
-    assert!(server.log().contains(&format!("unknown directive \"nonsense\" in {}:", server.path(CONF).display())));
+    assert!(
+        server.log().contains(&format!("unknown directive \"nonsense\" in {}:", server.path(CONF).display()))
+    );
     server.configure(&text("return 200 new;"));
     server.signal(Signal::SIGHUP);
     wait("the new answer", || (get(port, "x", "/").unwrap().text() == "new").then_some(()));
@@ -191,7 +206,8 @@ fn a_shutdown_timeout_ends_websockets() {
 #[test]
 fn a_killed_worker_is_replaced_under_load() {
     let port = free_port();
-    let server = Server::start("killed", &http(&format!("server {{ listen 127.0.0.1:{port}; return 200 here; }}")));
+    let server =
+        Server::start("killed", &http(&format!("server {{ listen 127.0.0.1:{port}; return 200 here; }}")));
     for _ in 0..3 {
         let worker = server.worker();
         kill(Pid::from_raw(worker), Signal::SIGKILL).unwrap();

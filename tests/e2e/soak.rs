@@ -35,7 +35,8 @@ fn soak(server: &Server, session: impl Fn(usize) + Sync) {
 fn stream_proxy() {
     let backend = Backend::http(mirror);
     let port = free_port();
-    let text = stream(&format!("server {{ listen 127.0.0.1:{port}; proxy_pass 127.0.0.1:{}; }}", backend.port));
+    let text =
+        stream(&format!("server {{ listen 127.0.0.1:{port}; proxy_pass 127.0.0.1:{}; }}", backend.port));
     let server = Server::start("soak-stream", &text);
     soak(&server, |number| {
         assert_eq!(get(port, "x", &format!("/{number}")).unwrap().status(), 200);

@@ -247,6 +247,9 @@ impl Running {
             }
             Err(serve::Refusal::Silent(status)) => req.response.status = status,
         }
+        if !req.conf.core.post_action.is_empty() {
+            Box::pin(phases::post_action(req)).await;
+        }
         self.end();
     }
 

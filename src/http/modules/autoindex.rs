@@ -113,9 +113,6 @@ async fn handle(req: &mut Request) -> Verdict {
     if !req.uri.ends_with(b"/") || !matches!(req.method, Method::Get | Method::Head) {
         return Verdict::Next;
     }
-    if let Err(verdict) = req.discard_body().await {
-        return verdict;
-    }
     let mut path = map_path(req);
     if path.is_empty() {
         return Verdict::Status(500);

@@ -122,7 +122,12 @@ fn modern(cf: &mut Build, d: &Directive<'_>) -> Outcome {
                 to.unlisted.put(true);
                 Ok(())
             }
-            word => Err(Fault::invalid_value(word)),
+            word => {
+                // nginx refuses it without a word.
+                let shown = String::from_utf8_lossy(word).into_owned();
+                cf.warn(d.at(), format_args!("\"{shown}\" is not \"unlisted\""));
+                Err(Fault::whole(""))
+            }
         };
     }
     let shown = |i: usize| String::from_utf8_lossy(d.arg(i)).into_owned();

@@ -170,6 +170,7 @@ settings! {
         lingering_close: Lingering = Lingering::On,
         lingering_time: u64 = 30_000,
         lingering_timeout: u64 = 5_000,
+        resolver: Option<Arc<crate::net::resolver::Resolver>> = None,
         resolver_timeout: u64 = 30_000,
         reset_timedout_connection: bool = false,
         absolute_redirect: bool = true,
@@ -183,6 +184,8 @@ settings! {
         server_tokens: Tokens = Tokens::On,
         chunked_transfer_encoding: bool = true,
         etag: bool = true,
+        /// Where to go once the response is sent; empty for nowhere.
+        post_action: Bytes = Bytes::new(),
         error_pages: Vec<Arc<ErrorPage>> = Vec::new(),
         error_log: ErrorLogBuilder = ErrorLogBuilder::default(),
     }
@@ -313,6 +316,7 @@ impl Module for Core {
             }),
             ("lingering_time", |cf, d| set::msec(&mut cf.http.loc().core().lingering_time, d)),
             ("lingering_timeout", |cf, d| set::msec(&mut cf.http.loc().core().lingering_timeout, d)),
+            ("resolver", |cf, d| crate::conf::resolver::set(&mut cf.http.loc().core().resolver, d)),
             ("resolver_timeout", |cf, d| set::msec(&mut cf.http.loc().core().resolver_timeout, d)),
             ("reset_timedout_connection", |cf, d| {
                 set::flag(&mut cf.http.loc().core().reset_timedout_connection, d)
@@ -335,6 +339,7 @@ impl Module for Core {
                 set::flag(&mut cf.http.loc().core().chunked_transfer_encoding, d)
             }),
             ("etag", |cf, d| set::flag(&mut cf.http.loc().core().etag, d)),
+            ("post_action", |cf, d| set::text(&mut cf.http.loc().core().post_action, d)),
             ("error_page", crate::http::error_page::directive),
             ("error_log", |cf, d| {
                 let mut log = std::mem::take(cf.http.loc().core().error_log.edit());

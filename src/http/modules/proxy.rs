@@ -373,9 +373,9 @@ fn handler(req: &mut Request) -> Wait<'_, Verdict> {
 async fn proxy(req: &mut Request) -> Verdict {
     let location = req.conf;
     let conf: &'static LocConf = &location.proxy;
-    let (target, vars) = match target(req, conf) {
+    let (target, vars) = match target(req, conf).await {
         Ok(found) => found,
-        Err(status) => return Verdict::Status(status),
+        Err(none) => return none.verdict(req),
     };
     req.context_mut::<Proxied>().vars = Some(vars.clone());
     let unbuffered = !*conf.upstream.request_buffering

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::proxy::loc;
 use crate::conf::build::Setter;
 use crate::conf::tls_settings as common;
-use crate::conf::{Build, Fault, Outcome, set};
+use crate::conf::{Build, Fault, Outcome, Setting, set};
 use crate::http::request::Request;
 use crate::settings;
 use crate::syntax::Directive;
@@ -53,14 +53,8 @@ pub const SETTERS: &[(&str, Setter)] = &[
     ("proxy_ssl_verify_depth", |cf, d| set::number(&mut loc(cf).ssl.verify_depth, d)),
     ("proxy_ssl_trusted_certificate", |cf, d| set::text(&mut loc(cf).ssl.trusted_certificate, d)),
     ("proxy_ssl_crl", |cf, d| set::text(&mut loc(cf).ssl.crl, d)),
-    ("proxy_ssl_certificate", |cf, d| {
-        constant(cf, d)?;
-        set::text(&mut loc(cf).ssl.certificate, d)
-    }),
-    ("proxy_ssl_certificate_key", |cf, d| {
-        constant(cf, d)?;
-        set::text(&mut loc(cf).ssl.certificate_key, d)
-    }),
+    ("proxy_ssl_certificate", |cf, d| constant(cf, d, |cf| &mut loc(cf).ssl.certificate)),
+    ("proxy_ssl_certificate_key", |cf, d| constant(cf, d, |cf| &mut loc(cf).ssl.certificate_key)),
     ("proxy_ssl_certificate_cache", |cf, d| {
         loc(cf).ssl.certificate_cache.once()?;
         common::certificate_cache(d)?;
@@ -78,13 +72,15 @@ pub const SETTERS: &[(&str, Setter)] = &[
     }),
 ];
 
-/// Certificates are loaded at start.
-fn constant(cf: &mut Build, d: &Directive<'_>) -> Outcome {
+/// Certificates are loaded at start: one whose name has variables is refused, once all else is right.
+fn constant(cf: &mut Build, d: &Directive<'_>, to: fn(&mut Build) -> &mut Setting<Bytes>) -> Outcome {
+    to(cf).once()?;
     match cf.http.template(d.arg(1))?.as_constant() {
-        Some(_) => Ok(()),
+        Some(_) => set::text(to(cf), d),
         None => {
             let name = String::from_utf8_lossy(d.name());
-            Err(Fault::here(format!("variables in \"{name}\" are not supported by nxr")))
+            cf.checked.refuse_later(&common::no_variables(&name), d);
+            to(cf).set(Bytes::new())
         }
     }
 }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::proxy::{LocConf, Pass};
 use crate::conf::url::{self, Url, Use};
 use crate::http::request::Request;
+use crate::http::upstream::resolve::{self, NoPeers};
 use crate::http::upstream::{Target, Tls};
 use crate::log::{Level, bytes};
 use crate::net::Address;
@@ -81,54 +82,44 @@ impl std::ops::Deref for VarsRef {
 }
 
 /// Where the request goes. The error is the status to answer with; it was logged.
-pub fn target(req: &Request, conf: &'static LocConf) -> Result<(Target, VarsRef), u16> {
+pub async fn target(req: &Request, conf: &'static LocConf) -> Result<(Target, VarsRef), NoPeers> {
     let location = std::ptr::from_ref(conf) as u64;
     let http = req.http;
     match conf.own.pass.as_deref() {
         Some(Pass::Group { group, tls, vars, .. }) => {
             let group: &'static Group = http.upstreams.get(*group);
-            let tls = tls_of(req, conf, *tls, &group.name)?;
+            let tls = tls_of(req, conf, *tls, &group.name).map_err(NoPeers::Status)?;
             let schema = if tls.is_some() { "https://" } else { "http://" };
             let target = Target { group: GroupRef::Static(group), tls, schema, location };
             Ok((target, VarsRef::Static(vars)))
         }
-        Some(Pass::Dynamic(template)) => evaluated(req, conf, &template.eval(req), location),
-        None => Err(500),
+        // Boxed: most requests have no use for the room this takes.
+        Some(Pass::Dynamic(template)) => Box::pin(evaluated(req, conf, template.eval(req), location)).await,
+        None => Err(NoPeers::Status(500)),
     }
 }
 
-fn evaluated(
+async fn evaluated(
     req: &Request,
     conf: &'static LocConf,
-    url: &[u8],
+    url: Bytes,
     location: u64,
-) -> Result<(Target, VarsRef), u16> {
-    let http = req.http;
-    let Some((tls, rest)) = schema(url).filter(|(_, rest)| !rest.is_empty()) else {
-        req.log(Level::Error, None, format_args!("invalid URL prefix in \"{}\"", bytes(url)));
-        return Err(500);
+) -> Result<(Target, VarsRef), NoPeers> {
+    let Some((tls, rest)) = schema(&url).filter(|(_, rest)| !rest.is_empty()) else {
+        req.log(Level::Error, None, format_args!("invalid URL prefix in \"{}\"", bytes(&url)));
+        return Err(NoPeers::Status(500));
     };
     let parsed = parse(rest, tls).map_err(|e| {
         req.log(Level::Error, None, format_args!("{e} in upstream \"{}\"", bytes(rest)));
-        500u16
+        NoPeers::Status(500)
     })?;
     let mut vars = vars_of(&parsed, tls);
     vars.evaluated = true;
     if vars.uri.starts_with(b"?") {
         vars.uri = [b"/", &vars.uri[..]].concat().into();
     }
-    let host = String::from_utf8_lossy(&parsed.host).into_owned();
-    let group = match http.upstreams.find(&parsed.host, parsed.port, parsed.no_port) {
-        Some(group) => GroupRef::Static(group),
-        None if !parsed.addrs.is_empty() => {
-            GroupRef::Owned(Group::resolved(&host, parsed.addrs.iter().take(1).cloned()))
-        }
-        None => {
-            req.log(Level::Error, None, format_args!("no resolver defined to resolve {host}"));
-            return Err(502);
-        }
-    };
-    let tls = tls_of(req, conf, tls, &group.name)?;
+    let group = resolve::peers(req, &parsed, *conf.upstream.ignore_client_abort).await?;
+    let tls = tls_of(req, conf, tls, &group.name).map_err(NoPeers::Status)?;
     let schema = if tls.is_some() { "https://" } else { "http://" };
     Ok((Target { group, tls, schema, location }, VarsRef::Own(Arc::new(vars))))
 }

@@ -5,9 +5,9 @@ use crate::conf::grammar::Context;
 use crate::conf::{Build, Outcome};
 use crate::http::module::Module;
 use crate::http::request::Request;
-use crate::upstream::Groups;
 use crate::upstream::directives::{self, Place};
 use crate::upstream::state::{Field, http_list};
+use crate::upstream::{Groups, RunTime};
 use crate::value::{Builtin, Prefix, Template, VarId};
 
 /// The http block as a place for `upstream` blocks.
@@ -40,7 +40,12 @@ impl Module for Upstream {
 
     const COMMANDS: Commands = Commands {
         module: "ngx_http_upstream",
-        setters: &[("upstream", directives::upstream::<Here>), ("server", directives::server::<Here>)],
+        setters: &[
+            ("upstream", directives::upstream::<Here>),
+            ("server", directives::server::<Here>),
+            ("resolver", directives::resolver::<Here>),
+            ("resolver_timeout", directives::resolver_timeout::<Here>),
+        ],
     };
 
     const VARIABLES: &'static [Builtin<Request>] = &[
@@ -69,7 +74,10 @@ impl Module for Upstream {
     const PREFIXES: &'static [Prefix<Request>] = crate::http::upstream::PREFIXES;
 
     fn init(cf: &mut Build) -> Outcome {
-        cf.http.upstreams.finish()
+        let core = cf.http.loc().core();
+        let time =
+            RunTime { stream: false, resolver: (*core.resolver).clone(), timeout: *core.resolver_timeout };
+        cf.http.upstreams.finish(&time)
     }
 }
 

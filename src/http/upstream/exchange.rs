@@ -8,6 +8,7 @@ use super::connect::{self, Link};
 use super::send::Sending;
 use super::settings::next;
 use super::{Fault, Head, Protocol, Settings, Target, show_url};
+use crate::http::headers::EXPECT;
 use crate::http::method::Method;
 use crate::http::module::Verdict;
 use crate::http::request::{BodyLength, Request, Version};
@@ -67,7 +68,9 @@ pub async fn run<P: Protocol>(
                 return verdict;
             }
         }
-        false if req.body.complete || req.body_length == BodyLength::None => req.body.complete = true,
+        false if req.body.complete || (req.body_length == BodyLength::None && !expects(req)) => {
+            req.body.complete = true;
+        }
         false => {
             // Boxed: most requests have no body, and no use for the room this takes.
             if let Err(verdict) = Box::pin(req.read_body()).await {
@@ -80,6 +83,11 @@ pub async fn run<P: Protocol>(
         Err(status) => return Verdict::Status(status),
     };
     exchange.run(req).await
+}
+
+/// Whether the client waits to be told to go on, even where it has nothing to send.
+fn expects(req: &Request) -> bool {
+    !req.expect_tested && req.header(EXPECT).is_some()
 }
 
 /// Takes what of the body is there already, so that a short body has a length.

@@ -20,6 +20,7 @@ pub mod head;
 pub mod http1;
 pub mod names;
 pub mod pump;
+pub mod resolve;
 pub mod respond;
 pub mod send;
 pub mod settings;

@@ -279,7 +279,8 @@ impl Exchange {
                     found.v4.extend(records.v4);
                     found.v6.extend(records.v6);
                     found.services.extend(records.services);
-                    found.alias = records.alias.or(found.alias);
+                    // Those of both families should agree; nginx follows the one it learns last.
+                    found.alias = records.alias;
                     ttl = ttl.min(records.ttl);
                 }
                 Some(Err(code)) => return Some(Err(Failure(code))),

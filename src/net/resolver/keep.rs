@@ -130,7 +130,7 @@ impl Keep {
                     valid: resolver.valid,
                     ipv4: resolver.ipv4,
                     ipv6: resolver.ipv6,
-                    next: Cell::new(random(resolver.servers.len())),
+                    next: Cell::new(0),
                     names: RefCell::default(),
                     swept: Cell::new(0),
                 })

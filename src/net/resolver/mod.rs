@@ -108,7 +108,7 @@ impl Resolver {
     }
 
     /// Until when a failure is not to be looked into again.
-    fn failure_valid(&self) -> i64 {
+    pub fn failure_valid(&self) -> i64 {
         now() + self.valid.map_or(FAILURE_VALID, i64::from)
     }
 }

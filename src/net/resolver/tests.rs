@@ -4,10 +4,13 @@ use std::sync::{Arc, Mutex};
 
 use super::*;
 
+/// Data of records by name and type.
+type Records = Arc<Mutex<HashMap<(String, u16), Vec<Vec<u8>>>>>;
+
 /// A name server: answers by name and type; what it has no answer for does not exist.
 #[derive(Clone, Default)]
 struct Zone {
-    records: Arc<Mutex<HashMap<(String, u16), Vec<Vec<u8>>>>>,
+    records: Records,
     asked: Arc<Mutex<Vec<String>>>,
 }
 

@@ -1,12 +1,14 @@
 //! `ngx_stream_core`: what every server has. The blocks themselves are in [`crate::stream::conf`].
 
 use std::io::Write;
+use std::sync::Arc;
 
 use crate::conf::build::Commands;
 use crate::conf::listen::Side;
 use crate::conf::names::ServerName;
-use crate::conf::{Build, Conf, Fault, Outcome, set};
+use crate::conf::{Build, Conf, Outcome, resolver, set};
 use crate::log::{ErrorLog, ErrorLogBuilder};
+use crate::net::resolver::Resolver;
 use crate::net::{Address, clock};
 use crate::settings;
 use crate::stream::conf;
@@ -35,6 +37,8 @@ settings! {
         tcp_nodelay: bool = true,
         preread_buffer_size: usize = 16384,
         preread_timeout: u64 = 30_000,
+        resolver: Option<Arc<Resolver>> = None,
+        resolver_timeout: u64 = 30_000,
         error_log: ErrorLogBuilder = ErrorLogBuilder::default(),
         /// What `error_log` comes to; none where only the main context has it.
         log: Option<ErrorLog> = None,
@@ -89,6 +93,8 @@ impl Module for Core {
             }),
             ("tcp_nodelay", |cf, d| set::flag(&mut cf.stream.srv().core().tcp_nodelay, d)),
             ("preread_buffer_size", |cf, d| set::size(&mut cf.stream.srv().core().preread_buffer_size, d)),
+            ("resolver", |cf, d| resolver::set(&mut cf.stream.srv().core().resolver, d)),
+            ("resolver_timeout", |cf, d| set::msec(&mut cf.stream.srv().core().resolver_timeout, d)),
             ("preread_timeout", |cf, d| set::msec(&mut cf.stream.srv().core().preread_timeout, d)),
         ],
     };
@@ -102,11 +108,7 @@ fn listen(cf: &mut Build, d: &Directive<'_>) -> Outcome {
     if let Some(server) = cf.stream.server() {
         server.listens = true;
     }
-    cf.stream.listens.directive(d, Side::Stream, index, &mut cf.messages)?;
-    match d.args().skip(1).any(|word| word == b"udp") {
-        true => Err(Fault::here("the \"udp\" parameter is not supported by nxr")),
-        false => Ok(()),
-    }
+    cf.stream.listens.directive(d, Side::Stream, index, &mut cf.messages)
 }
 
 fn server_name(cf: &mut Build, d: &Directive<'_>) -> Outcome {
@@ -172,7 +174,7 @@ const VARIABLES: &[Builtin<Session>] = &[
     }),
     Builtin::new("time_iso8601", |_, out| clock::with_texts(|texts| bytes(out, &texts.time_iso8601))),
     Builtin::new("time_local", |_, out| clock::with_texts(|texts| bytes(out, &texts.time_local))),
-    Builtin::new("protocol", |_, out| text(out, "TCP")),
+    Builtin::new("protocol", |s, out| text(out, if s.udp.is_some() { "UDP" } else { "TCP" })),
 ];
 
 fn proxy_protocol_tlv(s: &Session, name: &[u8], out: &mut Vec<u8>) -> bool {

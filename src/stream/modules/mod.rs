@@ -9,6 +9,7 @@ pub mod map;
 pub mod pass;
 pub mod proxy;
 pub mod proxy_ssl;
+pub mod proxy_udp;
 pub mod realip;
 #[path = "return.rs"]
 pub mod return_;

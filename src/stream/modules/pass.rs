@@ -99,6 +99,10 @@ pub fn set_switchboard(switchboard: Switchboard) {
 fn content(s: &mut Session) -> Wait<'_, u16> {
     Box::pin(async move {
         s.action.set(Some("passing connection to port"));
+        if s.udp.is_some() {
+            s.error(Level::Error, format_args!("cannot pass udp connection"));
+            return INTERNAL_ERROR;
+        }
         let Some(to) = target(s) else { return INTERNAL_ERROR };
         if s.passes >= MAX_PASSES {
             s.error(Level::Error, format_args!("stream pass cycle"));

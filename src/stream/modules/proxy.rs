@@ -4,9 +4,10 @@
 use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use super::proxy_ssl;
+use super::{proxy_ssl, proxy_udp};
 use crate::conf::build::Commands;
 use crate::conf::url::{self, Use};
 use crate::conf::{Build, Conf, Fault, Outcome, Setting, set, units};
@@ -16,6 +17,7 @@ use crate::settings;
 use crate::stream::module::{BAD_GATEWAY, INTERNAL_ERROR, Module, OK};
 use crate::stream::pump::{self, Limits, Pump, Side};
 use crate::stream::session::Session;
+use crate::stream::udp::relay::Upstream;
 use crate::syntax::Directive;
 use crate::tls::TlsInfo;
 use crate::upstream::connect::{self, connect};
@@ -71,9 +73,9 @@ settings! {
         buffer_size: usize = 16384,
         upload_rate: Option<Template> = None,
         download_rate: Option<Template> = None,
-        /// Of datagrams: without effect on TCP.
+        /// Datagrams of a client that make a session; 0 is no limit.
         requests: usize = 0,
-        /// Of datagrams: without effect on TCP.
+        /// Answers to each.
         responses: usize = usize::MAX,
         next_upstream: bool = true,
         next_upstream_tries: usize = 0,
@@ -110,8 +112,8 @@ impl Module for Proxy {
             ("proxy_buffer_size", |cf, d| set::size(&mut cf.stream.srv().proxy().buffer_size, d)),
             ("proxy_downstream_buffer", old_buffer_size),
             ("proxy_upstream_buffer", old_buffer_size),
-            ("proxy_upload_rate", |cf, d| rate(cf, d, |srv| &mut srv.upload_rate)),
-            ("proxy_download_rate", |cf, d| rate(cf, d, |srv| &mut srv.download_rate)),
+            ("proxy_upload_rate", |cf, d| set_rate(cf, d, |srv| &mut srv.upload_rate)),
+            ("proxy_download_rate", |cf, d| set_rate(cf, d, |srv| &mut srv.download_rate)),
             ("proxy_requests", |cf, d| set::number(&mut cf.stream.srv().proxy().requests, d)),
             ("proxy_responses", |cf, d| set::number(&mut cf.stream.srv().proxy().responses, d)),
             ("proxy_next_upstream", |cf, d| set::flag(&mut cf.stream.srv().proxy().next_upstream, d)),
@@ -182,7 +184,11 @@ fn old_buffer_size(cf: &mut Build, d: &Directive<'_>) -> Outcome {
     Ok(())
 }
 
-fn rate(cf: &mut Build, d: &Directive<'_>, to: fn(&mut Srv) -> &mut Setting<Option<Template>>) -> Outcome {
+fn set_rate(
+    cf: &mut Build,
+    d: &Directive<'_>,
+    to: fn(&mut Srv) -> &mut Setting<Option<Template>>,
+) -> Outcome {
     to(cf.stream.srv().proxy()).once()?;
     let value = cf.stream.template(d.arg(1))?;
     if value.as_constant().is_some_and(|text| units::size(text).is_none()) {
@@ -192,11 +198,17 @@ fn rate(cf: &mut Build, d: &Directive<'_>, to: fn(&mut Srv) -> &mut Setting<Opti
 }
 
 /// Why there is no connection to a peer. What was wrong is in the log.
-enum Failed {
+pub enum Failed {
     /// Another peer may do better.
     Next,
     /// The session ends with this status.
     End(u16),
+}
+
+/// What bytes are sent over.
+enum Link {
+    Stream(Io),
+    Datagrams(Upstream),
 }
 
 async fn content(s: &mut Session) -> u16 {
@@ -204,7 +216,7 @@ async fn content(s: &mut Session) -> u16 {
     let conf = &srv.proxy;
     let began = clock::wall().sec;
     s.upstream.proxied.set(true);
-    let (group, host) = match target(s, conf) {
+    let (group, host) = match target(s, conf).await {
         Ok(found) => found,
         Err(status) => return status,
     };
@@ -225,7 +237,14 @@ async fn content(s: &mut Session) -> u16 {
     let start = clock::now();
     let status = loop {
         match attempt(s, &mut pick, &options, &host).await {
-            Ok(upstream) => break relay(s, &upstream, began, &mut pick).await,
+            Ok(Link::Stream(upstream)) => break relay(s, &upstream, began, &mut pick).await,
+            Ok(Link::Datagrams(upstream)) => {
+                let end = proxy_udp::run(s, &upstream, began, &mut pick).await;
+                if end.failed {
+                    release(s, &mut pick, End::Failed);
+                }
+                break end.status;
+            }
             Err(Failed::End(status)) => break status,
             Err(Failed::Next) => {}
         }
@@ -254,12 +273,12 @@ fn release(s: &Session, pick: &mut Pick, end: End) {
 }
 
 /// What is known of the current attempt.
-fn state(s: &Session) -> UpstreamState {
+pub fn state(s: &Session) -> UpstreamState {
     s.upstream.attempts.borrow().last().cloned().unwrap_or_default()
 }
 
 /// The group to go to, and the host's name for TLS.
-fn target(s: &Session, conf: &Srv) -> Result<(GroupRef, Arc<str>), u16> {
+async fn target(s: &Session, conf: &Srv) -> Result<(GroupRef, Arc<str>), u16> {
     let groups = &s.stream.upstreams;
     let name = match &*conf.pass {
         Some(Pass(Target::Group(id))) => {
@@ -280,10 +299,24 @@ fn target(s: &Session, conf: &Srv) -> Result<(GroupRef, Arc<str>), u16> {
         return Ok((GroupRef::Static(group), host));
     }
     match found.addrs.first() {
-        Some(address @ Address::Unix(_)) => Ok((resolved(&host, address), host)),
-        _ if found.port == 0 => Err(fail(format_args!("no port in upstream \"{host}\""))),
-        Some(address) => Ok((resolved(&host, address), host)),
-        None => Err(fail(format_args!("no resolver defined to resolve {host}"))),
+        Some(address @ Address::Unix(_)) => return Ok((resolved(&host, address), host)),
+        _ if found.port == 0 => return Err(fail(format_args!("no port in upstream \"{host}\""))),
+        Some(address) => return Ok((resolved(&host, address), host)),
+        None => {}
+    }
+    let core = &s.server.srv.core;
+    let Some(resolver) = &*core.resolver else {
+        return Err(fail(format_args!("no resolver defined to resolve {host}")));
+    };
+    match resolver.addresses(&found.host, *core.resolver_timeout).await {
+        Ok(answer) => {
+            let addresses = answer.addresses.into_iter().map(|ip| (ip, found.port).into());
+            Ok((GroupRef::Owned(Group::resolved_inet(&host, addresses)), host))
+        }
+        Err(failure) => {
+            let host = host.strip_suffix('.').unwrap_or(&host);
+            Err(fail(format_args!("{host} could not be resolved ({failure})")))
+        }
     }
 }
 
@@ -306,7 +339,12 @@ fn local_address(s: &Session, conf: &Srv) -> Option<SocketAddr> {
 }
 
 /// One attempt at a peer, up to the point where bytes can be sent.
-async fn attempt(s: &Session, pick: &mut Pick, options: &connect::Options, host: &str) -> Result<Io, Failed> {
+async fn attempt(
+    s: &Session,
+    pick: &mut Pick,
+    options: &connect::Options,
+    host: &str,
+) -> Result<Link, Failed> {
     let conf = &s.server.srv.proxy;
     let upstream = &s.upstream;
     let now = clock::now();
@@ -324,14 +362,16 @@ async fn attempt(s: &Session, pick: &mut Pick, options: &connect::Options, host:
             return Err(Failed::End(BAD_GATEWAY));
         }
     };
+    if s.udp.is_some() {
+        let socket = proxy_udp::open(s, &address, options)?;
+        connected(s, "udp ", &socket);
+        return Ok(Link::Datagrams(socket));
+    }
     let deadline = Deadline::never();
     deadline.set(*conf.connect_timeout);
     let socket = match deadline.limit(connect(&address, options)).await {
         Some(Ok(socket)) => socket,
-        Some(Err(error)) => {
-            s.errno(error.level(), &error.source, format_args!("{error}"));
-            return Err(if error.try_next() { Failed::Next } else { Failed::End(INTERNAL_ERROR) });
-        }
+        Some(Err(error)) => return Err(failed_to_connect(s, &error)),
         None => {
             let reason = io::Error::from_raw_os_error(libc::ETIMEDOUT);
             s.errno(Level::Error, &reason, format_args!("upstream timed out"));
@@ -345,15 +385,32 @@ async fn attempt(s: &Session, pick: &mut Pick, options: &connect::Options, host:
         }
         None => Io::Plain(socket),
     };
-    upstream.attempt(|attempt| attempt.connect_time = Some(clock::now() - now));
+    io.with_socket(|socket| connected(s, "", socket));
+    Ok(Link::Stream(io))
+}
+
+/// Tells of a connection that is there.
+fn connected(s: &Session, word: &str, socket: &impl AsFd) {
+    let upstream = &s.upstream;
+    upstream.attempt(|attempt| attempt.connect_time = Some(clock::now() - upstream.start.get()));
     if s.server.log().enabled(Level::Info)
-        && let Ok(local) = io.with_socket(|socket| socket2::SockRef::from(socket).local_addr())
+        && let Ok(local) = socket2::SockRef::from(socket).local_addr()
     {
         let local = local.as_socket().map_or_else(|| Address::Unix("".into()), Address::Inet);
         let peer = upstream.peer.borrow().clone().unwrap_or_default();
-        s.note(format_args!("proxy {local} connected to {peer}"));
+        s.note(format_args!("{word}proxy {local} connected to {peer}"));
     }
-    Ok(io)
+}
+
+/// Tells why a connection failed, and what follows.
+pub fn failed_to_connect(s: &Session, error: &connect::ConnectError) -> Failed {
+    s.errno(error.level(), &error.source, format_args!("{error}"));
+    if error.try_next() { Failed::Next } else { Failed::End(INTERNAL_ERROR) }
+}
+
+/// Bytes a second; 0 is no limit.
+pub fn rate(s: &Session, rate: &Option<Template>) -> usize {
+    rate.as_ref().and_then(|rate| units::size(&rate.eval(s))).unwrap_or(0)
 }
 
 fn begin(s: &Session, peer: Arc<str>) {
@@ -367,13 +424,11 @@ async fn relay(s: &Session, upstream: &Io, began: i64, pick: &mut Pick) -> u16 {
     let Some(client) = &s.io else { return INTERNAL_ERROR };
     let mut first = if upstream.is_tls() { Vec::new() } else { header(s) };
     first.extend_from_slice(&s.read_ahead);
-    let rate =
-        |rate: &Option<Template>| rate.as_ref().and_then(|rate| units::size(&rate.eval(s))).unwrap_or(0);
     let limits = Limits {
         timeout: *conf.timeout,
         buffer: *conf.buffer_size,
-        upload_rate: rate(&conf.upload_rate),
-        download_rate: rate(&conf.download_rate),
+        upload_rate: rate(s, &conf.upload_rate),
+        download_rate: rate(s, &conf.download_rate),
         half_close: *conf.half_close,
         start: began,
     };
@@ -402,7 +457,7 @@ async fn relay(s: &Session, upstream: &Io, began: i64, pick: &mut Pick) -> u16 {
 }
 
 /// The PROXY protocol's header; empty where none is wanted.
-fn header(s: &Session) -> Vec<u8> {
+pub fn header(s: &Session) -> Vec<u8> {
     match *s.server.srv.proxy.protocol {
         Version::Off => Vec::new(),
         Version::V1 => proxy_protocol::write_v1(&s.client, s.local()),

@@ -66,6 +66,9 @@ fn content(s: &mut Session) -> Wait<'_, u16> {
 }
 
 async fn send(s: &Session, mut text: &[u8]) -> Option<io::Result<()>> {
+    if let (Some(udp), false) = (&s.udp, text.is_empty()) {
+        return Some(udp.send(text).map(|n| s.count_sent(n)));
+    }
     let Some(io) = &s.io else { return Some(Ok(())) };
     let deadline = Deadline::never();
     deadline.set(TIMEOUT);

@@ -79,6 +79,18 @@ settings! {
         alpn: Vec<Bytes> = Vec::new(),
         stapling: bool = false,
         stapling_file: Bytes = Bytes::new(),
+        /// Checked only: no responder is asked.
+        stapling_responder: Bytes = Bytes::new(),
+        /// Checked only: no responder is asked.
+        stapling_verify: bool = false,
+        ocsp: bool = false,
+        /// ` in FILE:LINE` of `ssl_ocsp`.
+        ocsp_at: String = String::new(),
+        /// Checked only.
+        ocsp_responder: Bytes = Bytes::new(),
+        /// Checked only.
+        ocsp_cache: () = (),
+        ech_files: Vec<Bytes> = Vec::new(),
         /// What all this comes to, where there is a certificate.
         server: Option<Arc<tls::Server>> = None,
     }
@@ -128,6 +140,10 @@ impl Conf for Srv {
 impl Srv {
     fn server(&self, cf: &mut Build) -> Outcome<Arc<tls::Server>> {
         self.check_verify()?;
+        if !self.ech_files.is_empty() {
+            let here = cf.here.clone();
+            cf.warn(here, "\"ssl_ech_file\" is not supported on this platform, ignored");
+        }
         if let Some(path) = common::some_path(cf, &self.dhparam) {
             // rustls has no such key exchange; what nginx would refuse is refused.
             tls::keys::dhparam(&path).map_err(Fault::whole)?;
@@ -190,6 +206,15 @@ impl Srv {
             return Err(Fault::whole(
                 "no ssl_client_certificate or ssl_trusted_certificate for ssl_verify_client",
             ));
+        }
+        if *self.ocsp {
+            if *self.verify == VerifyMode::OptionalNoCa {
+                return Err(Fault::whole(
+                    "\"ssl_ocsp\" is incompatible with \"ssl_verify_client optional_no_ca\"",
+                ));
+            }
+            // A client's certificate that nobody asks about would pass though it is revoked.
+            return Err(Fault::whole(format!("unknown directive \"ssl_ocsp\"{}", *self.ocsp_at)));
         }
         Ok(())
     }
@@ -283,6 +308,17 @@ impl Module for Ssl {
             ("ssl_alpn", alpn),
             ("ssl_stapling", flag!(stapling)),
             ("ssl_stapling_file", text!(stapling_file)),
+            ("ssl_stapling_responder", text!(stapling_responder)),
+            ("ssl_stapling_verify", flag!(stapling_verify)),
+            ("ssl_ocsp", |cf, d| {
+                let words = [("off", false), ("on", true), ("leaf", true)];
+                set::choice(&mut cf.stream.srv().ssl().ocsp, d, &words)?;
+                cf.stream.srv().ssl().ocsp_at.put(d.at().to_string());
+                Ok(())
+            }),
+            ("ssl_ocsp_responder", text!(ocsp_responder)),
+            ("ssl_ocsp_cache", ocsp_cache),
+            ("ssl_ech_file", list!(ech_files)),
         ],
     };
     const VARIABLES: &'static [Builtin<Session>] = VARIABLES;
@@ -299,6 +335,22 @@ fn alpn(cf: &mut Build, d: &Directive<'_>) -> Outcome {
     }
     let protocols = d.args().map(Bytes::copy_from_slice).collect();
     cf.stream.srv().ssl().alpn.set(protocols)
+}
+
+fn ocsp_cache(cf: &mut Build, d: &Directive<'_>) -> Outcome {
+    cf.stream.srv().ssl().ocsp_cache.once()?;
+    let shown = String::from_utf8_lossy(d.arg(1));
+    if d.arg(1) != b"off" {
+        let invalid = || Fault::here(format!("invalid OCSP cache \"{shown}\""));
+        let rest = d.arg(1).strip_prefix(b"shared:").ok_or_else(invalid)?;
+        let colon = memchr::memchr(b':', rest).filter(|at| *at > 0).ok_or_else(invalid)?;
+        let size = units::size(&rest[colon + 1..]).ok_or_else(invalid)?;
+        if size < MIN_CACHE {
+            return Err(Fault::here(format!("OCSP cache \"{shown}\" is too small")));
+        }
+        cf.zones.add(&rest[..colon], size, "ngx_stream_ssl (OCSP)")?;
+    }
+    cf.stream.srv().ssl().ocsp_cache.set(())
 }
 
 fn session_cache(cf: &mut Build, d: &Directive<'_>) -> Outcome {

@@ -57,6 +57,9 @@ fn show(s: &Session, out: &mut Vec<u8>, part: impl FnOnce(&Preread) -> &[u8]) ->
 }
 
 fn handler(s: &mut Session, bytes: &[u8]) -> Verdict {
+    if s.udp.is_some() {
+        return Verdict::Next;
+    }
     if bytes.is_empty() {
         return Verdict::More;
     }

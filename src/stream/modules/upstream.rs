@@ -5,9 +5,9 @@ use crate::conf::grammar::Context;
 use crate::conf::{Build, Outcome};
 use crate::stream::module::Module;
 use crate::stream::session::Session;
-use crate::upstream::Groups;
 use crate::upstream::directives::{self, Place};
 use crate::upstream::state::{Field, stream_list};
+use crate::upstream::{Groups, RunTime};
 use crate::value::{Builtin, Template, VarId};
 
 /// The stream block as a place for `upstream` blocks.
@@ -38,7 +38,12 @@ impl Module for Upstream {
     type Srv = ();
     const COMMANDS: Commands = Commands {
         module: "ngx_stream_upstream",
-        setters: &[("upstream", directives::upstream::<Here>), ("server", directives::server::<Here>)],
+        setters: &[
+            ("upstream", directives::upstream::<Here>),
+            ("server", directives::server::<Here>),
+            ("resolver", directives::resolver::<Here>),
+            ("resolver_timeout", directives::resolver_timeout::<Here>),
+        ],
     };
     const VARIABLES: &'static [Builtin<Session>] = &[
         Builtin::new("upstream_addr", |s, out| list(s, Field::Addr, out)),
@@ -50,7 +55,10 @@ impl Module for Upstream {
     ];
 
     fn init(cf: &mut Build) -> Outcome {
-        cf.stream.upstreams.finish()
+        let core = cf.stream.srv().core();
+        let time =
+            RunTime { stream: true, resolver: (*core.resolver).clone(), timeout: *core.resolver_timeout };
+        cf.stream.upstreams.finish(&time)
     }
 }
 

@@ -197,6 +197,6 @@ mod tests {
         let mut third = take(g);
         assert_eq!(&*third.next(10_000).unwrap().server, b"b");
         drop((stuck, other, third));
-        assert!(g.primary.states().iter().all(|s| s.inflight == 0));
+        assert!(g.fixed.primary.states().iter().all(|s| s.inflight == 0));
     }
 }

@@ -10,8 +10,12 @@ use crate::{conf::Build, syntax};
 fn read(text: &str) -> Result<Build, String> {
     let mut cf = testing::build_conf();
     let tree = syntax::parse_text(b"f", text.as_bytes(), &syntax::LoadOptions::default());
-    let read = cf.items(tree.items(), Context::HTTP).and_then(|()| cf.http.upstreams.finish());
+    let read = cf.items(tree.items(), Context::HTTP).and_then(|()| cf.http.upstreams.finish(&time()));
     read.map(|()| cf).map_err(|fault| fault.text(b"", ""))
+}
+
+fn time() -> RunTime {
+    RunTime { stream: false, resolver: None, timeout: 30_000 }
 }
 
 fn fault(text: &str) -> String {
@@ -61,6 +65,14 @@ const FAULTS: &[(&str, &str)] = &[
     ("upstream u { keepalive 1 x; }", "invalid parameter \"x\" in f:1"),
     ("upstream u { keepalive 1; keepalive 2; }", "\"keepalive\" directive is duplicate in f:1"),
     ("upstream u { keepalive_requests x; }", "\"keepalive_requests\" directive invalid number in f:1"),
+    (
+        "upstream u { server a resolve; }",
+        "resolving names at run time requires upstream \"u\" in f:1 to be in shared memory",
+    ),
+    (
+        "upstream u { zone z 64k; server a resolve; }",
+        "no resolver defined to resolve names at run time in upstream \"u\" in f:1",
+    ),
     ("upstream u { zone z 1k; }", "zone \"z\" is too small in f:1"),
     ("upstream u { zone z x; }", "invalid zone size \"x\" in f:1"),
     ("upstream u { server 127.0.0.1; zone z; }", "zero size shared memory zone \"z\""),
@@ -174,7 +186,7 @@ fn an_address_is_a_group_unless_a_block_has_its_name() {
     cf.items(tree.items(), Context::HTTP).unwrap();
     assert_eq!(pass(&mut cf, "later:80").unwrap_err(), "upstream \"later\" may not have port 80 in f:9");
     assert_eq!(pass(&mut cf, "Later/x"), Ok(later));
-    cf.http.upstreams.finish().unwrap();
+    cf.http.upstreams.finish(&time()).unwrap();
     let groups = &cf.http.upstreams;
     let peers = |id| groups.get(id).peers().map(|p| p.name.to_string()).collect::<Vec<_>>();
     assert_eq!(peers(later), ["127.0.0.1:1"]);
@@ -202,6 +214,6 @@ fn a_block_may_not_take_the_name_of_an_address_with_port() {
 fn a_name_nobody_knows_is_told_where_it_was_used() {
     let mut cf = testing::build_conf();
     pass(&mut cf, "no.such.host.invalid").unwrap();
-    let fault = cf.http.upstreams.finish().unwrap_err().text(b"", "");
+    let fault = cf.http.upstreams.finish(&time()).unwrap_err().text(b"", "");
     assert_eq!(fault, "host not found in upstream \"no.such.host.invalid\" in f:9");
 }

@@ -29,9 +29,9 @@ fn a_failed_peer_rests_for_fail_timeout() {
     // The next test succeeds: it is live again.
     assert_eq!(once(g, START + 12_000, false).0, "b");
     assert_eq!(once(g, START + 12_000, false).0, "b");
-    assert_eq!(g.primary.peers[0].fails(), 2);
+    assert_eq!(g.fixed.primary.peers[0].fails(), 2);
     assert_eq!(once(g, START + 12_000, false).0, "a");
-    assert_eq!(g.primary.peers[0].fails(), 0);
+    assert_eq!(g.fixed.primary.peers[0].fails(), 0);
 }
 
 #[test]
@@ -50,7 +50,7 @@ fn weight_comes_back_step_by_step_after_a_failure() {
     let g = group("", &["a weight=4 max_fails=2", "b weight=4"]);
     assert_eq!(once(g, START, true), ("a".into(), false));
     // By hand: effective 2, then 3, 4 as rounds go by.
-    let effective = || g.primary.states()[0].effective_weight;
+    let effective = || g.fixed.primary.states()[0].effective_weight;
     assert_eq!(effective(), 2);
     assert_eq!(once(g, START, false).0, "b");
     assert_eq!(effective(), 3);

@@ -125,7 +125,10 @@ impl Server {
     pub fn faults(&self) -> Vec<String> {
         let serious = ["[emerg]", "[alert]", "[crit]", "[error]"];
         let log = self.log();
-        log.lines().filter(|line| serious.iter().any(|level| line.contains(level))).map(str::to_owned).collect()
+        log.lines()
+            .filter(|line| serious.iter().any(|level| line.contains(level)))
+            .map(str::to_owned)
+            .collect()
     }
 
     pub fn ended(&mut self) -> ExitStatus {
@@ -157,7 +160,9 @@ impl Drop for Server {
 fn children(parent: i32) -> Vec<i32> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").unwrap().flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
+            continue;
+        };
         let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { continue };
         // pid (name) state parent ...
         let Some((_, rest)) = stat.rsplit_once(')') else { continue };

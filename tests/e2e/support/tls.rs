@@ -6,7 +6,9 @@ use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore, ServerConfig, StreamOwned};
+use rustls::{
+    ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore, ServerConfig, StreamOwned,
+};
 use std::net::TcpStream;
 use std::sync::Arc;
 
@@ -20,7 +22,8 @@ pub fn server_config(name: &str) -> Arc<ServerConfig> {
     let path = |end: &str| fixture(&format!("home-lab/certs/{name}.{end}"));
     let chain = CertificateDer::pem_file_iter(path("crt")).unwrap().map(Result::unwrap).collect();
     let key = PrivateKeyDer::from_pem_file(path("key")).unwrap();
-    let config = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().unwrap();
+    let config =
+        ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().unwrap();
     Arc::new(config.with_no_client_auth().with_single_cert(chain, key).unwrap())
 }
 
@@ -73,7 +76,8 @@ pub fn client_config(presented: &str, alpn: &[&str]) -> ClientConfig {
     roots.add(ca).unwrap();
     let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider()).build().unwrap();
     let name = ServerName::try_from(presented.to_owned()).unwrap();
-    let config = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().unwrap();
+    let config =
+        ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().unwrap();
     let verifier = Arc::new(Presents { name, verifier });
     let mut config = config.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
     config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();

@@ -1,6 +1,7 @@
 //! nginx's command line. It is read by hand, since `-cFILE`, `-tq` and what nginx says of mistakes are part
 //! of what scripts rely on.
 
+mod check;
 mod options;
 mod paths;
 mod version;
@@ -19,6 +20,10 @@ use std::process::ExitCode;
 pub fn main(arguments: Vec<OsString>, load: Load<'_>) -> ExitCode {
     let name = arguments.first().and_then(|path| Path::new(path).file_name());
     log::set_program_name(if name.is_some_and(|name| name.as_bytes() == b"nginx") { "nginx" } else { "nxr" });
+    let is_own = log::program_name() == "nxr";
+    if is_own && arguments.get(1).is_some_and(|word| word == "check") {
+        return check::main(arguments.get(2..).unwrap_or_default());
+    }
     let given = match Given::parse(arguments.get(1..).unwrap_or_default()) {
         Ok(given) => given,
         Err(error) => {

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use super::core::CoreBuild;
+use super::finding::{self, Finding};
 use super::grammar::{self, Context, Row, Support};
 use super::listen::Side;
 use super::load::Options;
@@ -58,6 +59,8 @@ pub struct Build {
     pub zones: Zones,
     /// Directories to make, each once.
     pub directories: Vec<PathBuf>,
+    /// Where all that is wrong is to be told: what was found so far. None where the first fault ends it.
+    pub findings: Option<Vec<Finding>>,
     /// What directives of modules that are not there said.
     pub checked: checked::Known,
     /// Where messages go when no `error_log` names a file; none is standard error.
@@ -92,6 +95,7 @@ impl Build {
             files: OpenFiles::new(),
             zones: Zones::default(),
             directories: Vec::new(),
+            findings: None,
             checked: checked::Known::default(),
             default_error_log: options.error_log.clone(),
             default_pid: options.pid.clone(),
@@ -159,10 +163,36 @@ impl Build {
         for item in items {
             match item {
                 Item::Directive(d) => {
-                    self.directive(&d, context).map_err(|fault| Fault::Whole(fault.text(d.name(), d.at())))?
+                    let before = self.errors();
+                    if let Err(fault) = self.directive(&d, context) {
+                        self.gather(&d, context, &fault, before)?;
+                    }
                 }
-                Item::Error(error) => return Err(Fault::whole(error)),
+                Item::Error(error) => match &mut self.findings {
+                    Some(findings) => findings.push(Finding::syntax(error)),
+                    None => return Err(Fault::whole(error)),
+                },
             }
+        }
+        Ok(())
+    }
+
+    /// How many errors were found.
+    fn errors(&self) -> usize {
+        let findings = self.findings.iter().flatten();
+        findings.filter(|finding| finding.kind == finding::Kind::Error).count()
+    }
+
+    /// Notes a fault where all are to be told. What is wrong with a block as a whole may come of errors inside it,
+    /// and is left out then.
+    fn gather(&mut self, d: &Directive<'_>, context: Context, fault: &Fault, before: usize) -> Outcome {
+        let follows = d.has_block() && self.errors() > before;
+        let Some(findings) = &mut self.findings else {
+            return Err(Fault::Whole(fault.text(d.name(), d.at())));
+        };
+        let finding = Finding::fault(d, context, fault);
+        if !follows || finding.is_its_own() {
+            findings.push(finding);
         }
         Ok(())
     }
@@ -171,27 +201,32 @@ impl Build {
         let row = match grammar::check(context, d) {
             Ok(row) => row,
             Err(sentence) => {
-                if let Some(module) = grammar::third_party(d.name()) {
-                    self.name_missing_module(d, module);
-                }
-                return Err(Fault::Here(sentence));
+                return match grammar::third_party(d.name()) {
+                    Some(module) => self.lacks_module(d, module, sentence),
+                    None => Err(Fault::Here(sentence)),
+                };
             }
         };
         if let Some(items) = d.included() {
             return self.items(items, context);
         }
+        if let (Support::Accepted(why), Some(findings)) = (row.support, &mut self.findings) {
+            findings.push(Finding::ignored(d, why));
+        }
         match (&row.support, setter(row)) {
-            (Support::No, _) => {
-                self.name_missing_module(d, row.module);
-                Err(Fault::Here(grammar::unknown(d.name())))
-            }
+            (Support::No, _) => self.lacks_module(d, row.module, grammar::unknown(d.name())),
             (_, Some(set)) => set(self, d),
             (_, None) => checked::directive(self, d, row),
         }
     }
 
-    fn name_missing_module(&mut self, d: &Directive<'_>, module: &str) {
-        self.messages.push((Level::Warn, grammar::lacks(d, module)));
+    fn lacks_module(&mut self, d: &Directive<'_>, module: &str, sentence: String) -> Outcome {
+        if let Some(findings) = &mut self.findings {
+            findings.push(Finding::lacking(d, module));
+            return Ok(());
+        }
+        self.messages.push((Level::Warn, format!("{}{}", grammar::lacks(d.name(), module), d.at())));
+        Err(Fault::Here(sentence))
     }
 }
 

@@ -54,6 +54,12 @@ impl Context {
         self.0 & other.0 != 0
     }
 
+    /// The names of the places, as the table spells them.
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
+        let single = Context::NAMES.iter().take(Context::NAMES.len() - 1);
+        single.filter(move |(_, place)| self.intersects(*place)).map(|(name, _)| *name)
+    }
+
     /// Comma-separated names as the table spells them.
     fn parse(names: &str) -> Option<Context> {
         names.split(',').try_fold(Context(0), |set, name| {
@@ -132,13 +138,15 @@ pub struct Row {
     pub block: bool,
     /// Whether the argument is `on` or `off`.
     pub flag: bool,
+    /// Its arguments as the manual writes them; empty where the manual does not have it.
+    pub syntax: &'static str,
     pub support: Support,
 }
 
 impl Row {
     fn parse(line: &'static str) -> Option<Row> {
         let fields: Vec<&str> = line.split('\t').collect();
-        let &[module, name, contexts, args, block, flag, _syntax, _default, support] = fields.as_slice()
+        let &[module, name, contexts, args, block, flag, syntax, _default, support] = fields.as_slice()
         else {
             return None;
         };
@@ -149,6 +157,7 @@ impl Row {
             args: Args::parse(args)?,
             block: block == "block",
             flag: flag == "on|off",
+            syntax,
             support: Support::parse(support)?,
         })
     }
@@ -244,6 +253,11 @@ pub fn variable(scope: Scope, name: &[u8]) -> Option<&'static Variable> {
     variables.get(name).or_else(family)
 }
 
+/// The names of all variables, and of all beginnings of families.
+pub fn variable_names() -> impl Iterator<Item = &'static str> {
+    HTTP_VARIABLES.values().chain(STREAM_VARIABLES.values()).map(|variable| variable.name)
+}
+
 /// The module outside of nginx that has a directive of that name.
 pub fn third_party(name: &[u8]) -> Option<&'static str> {
     THIRD_PARTY_ROWS.get(name).copied()
@@ -288,10 +302,13 @@ fn check_built(
     Ok(row)
 }
 
-/// The line that names the module of a directive, and where it stands.
-pub fn lacks(directive: &Directive<'_>, module: &str) -> String {
-    let name = String::from_utf8_lossy(directive.name());
-    format!("\"{name}\" is a directive of {module}, which nxr does not have{}", directive.at())
+/// The line that names the module of a directive, without a position.
+pub fn lacks(name: &[u8], module: &str) -> String {
+    let name = String::from_utf8_lossy(name);
+    match all().any(|row| row.module == module && row.support == Support::Supported) {
+        true => format!("\"{name}\" is a directive of {module} that nxr does not have"),
+        false => format!("\"{name}\" is a directive of {module}, which nxr does not have"),
+    }
 }
 
 /// `unknown directive "x"`, cut where nginx cuts its messages.

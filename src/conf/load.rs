@@ -5,6 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use super::core;
+use super::finding::{self, Finding};
 use super::grammar::Context;
 use super::listen::{Port, Side};
 use super::{Build, Outcome};
@@ -113,17 +114,54 @@ pub fn load_and_tell(options: &process::LoadOptions<'_>) -> Result<Ir, NotLoaded
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotLoaded;
 
-fn read(options: &Options<'_>, cf: &mut Build, messages: &mut Vec<Message>) -> Outcome<Ir> {
+/// All that is to be told of a configuration.
+#[derive(Debug, Default)]
+pub struct Survey {
+    /// In the order of the text, as far as they have places.
+    pub findings: Vec<Finding>,
+    /// The files read.
+    pub sources: Vec<(PathBuf, Vec<u8>)>,
+}
+
+/// Reads a whole configuration, whatever is wrong with it, and tells all of that.
+pub fn survey(options: &Options<'_>) -> Survey {
+    let mut cf = Build::new(options);
+    cf.findings = Some(Vec::new());
+    let mut sources = Vec::new();
+    let made = read_files(options, &mut cf, &mut sources);
+    let is_whole = !cf.findings.iter().flatten().any(|finding| finding.kind == finding::Kind::Error);
+    let made = made.and_then(|()| if is_whole { complete(&mut cf, Vec::new()).map(drop) } else { Ok(()) });
+    let mut findings = cf.findings.take().unwrap_or_default();
+    findings.extend(cf.checked.findings());
+    if let Err(fault) = made {
+        findings.push(Finding::message(finding::Kind::Error, &fault.text(b"", "")));
+    }
+    let warnings = cf.messages.iter().filter(|(level, _)| *level == log::Level::Warn);
+    findings.extend(warnings.map(|(_, text)| Finding::message(finding::Kind::Warning, text)));
+    findings.iter_mut().for_each(|finding| finding.look_for_place(&sources));
+    findings.sort_by_key(|finding| {
+        let file = finding.place.file.as_ref();
+        let number = sources.iter().position(|(name, _)| Some(name) == file).unwrap_or(usize::MAX);
+        (number, finding.place.line, finding.place.column)
+    });
+    Survey { findings, sources }
+}
+
+fn read_files(options: &Options<'_>, cf: &mut Build, sources: &mut Vec<(PathBuf, Vec<u8>)>) -> Outcome {
     let mut prefix = options.conf_prefix.as_os_str().as_bytes().to_vec();
     if !prefix.is_empty() && !prefix.ends_with(b"/") {
         prefix.push(b'/');
     }
     let how = LoadOptions::new(prefix);
-    let mut sources = Vec::new();
     if let Some(parameters) = options.parameters {
-        walk(cf, &syntax::parse_str(parameters.as_bytes(), &how), &mut sources)?;
+        walk(cf, &syntax::parse_str(parameters.as_bytes(), &how), sources)?;
     }
-    walk(cf, &syntax::load(&options.conf_file, &how), &mut sources)?;
+    walk(cf, &syntax::load(&options.conf_file, &how), sources)
+}
+
+fn read(options: &Options<'_>, cf: &mut Build, messages: &mut Vec<Message>) -> Outcome<Ir> {
+    let mut sources = Vec::new();
+    read_files(options, cf, &mut sources)?;
     drain(cf, messages);
     let complete = complete(cf, sources);
     if complete.is_ok() {

@@ -3,6 +3,7 @@
 pub mod build;
 pub mod core;
 pub mod fault;
+pub mod finding;
 pub mod grammar;
 pub mod listen;
 pub mod load;
@@ -10,6 +11,7 @@ pub mod names;
 pub mod resolver;
 pub mod set;
 pub mod setting;
+mod suggest;
 #[cfg(test)]
 mod support;
 pub mod tls_settings;

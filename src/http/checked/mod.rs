@@ -19,7 +19,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::conf::build::Commands;
-use crate::conf::grammar::{self, Row};
+use crate::conf::finding::{self, Finding};
+use crate::conf::grammar::{self, Context, Row};
 use crate::conf::{Build, Conf, Fault, Outcome, Setting};
 use crate::http::module::Module;
 use crate::http::request::Request;
@@ -126,12 +127,19 @@ struct Refusal {
     sentence: String,
     /// Only a `proxy_pass` could make use of it.
     for_proxies: bool,
+    /// The same where all that is wrong is told.
+    finding: Finding,
 }
 
 impl Known {
-    /// Whether something was noted that this configuration would need.
+    /// What this configuration would need.
     fn refusals(&self) -> impl Iterator<Item = &Refusal> {
         self.refusals.iter().filter(|refusal| self.proxies || !refusal.for_proxies)
+    }
+
+    /// What this configuration would need, as findings.
+    pub fn findings(&self) -> impl Iterator<Item = Finding> {
+        self.refusals().map(|refusal| refusal.finding.clone())
     }
 
     /// A `proxy_pass` was read.
@@ -142,13 +150,16 @@ impl Known {
     /// Notes that the configuration is to be refused if nothing else is wrong with it.
     pub fn refuse_later(&mut self, fault: &Fault, d: &Directive<'_>) {
         let sentence = fault.text(d.name(), d.at());
-        self.refusals.push(Refusal { note: None, sentence, for_proxies: false });
+        let finding = Finding::fault(d, Context::ANY, fault);
+        let finding = Finding { kind: finding::Kind::Lacking, ..finding };
+        self.refusals.push(Refusal { note: None, sentence, for_proxies: false, finding });
     }
 
     fn lacks(&mut self, d: &Directive<'_>, row: &Row, for_proxies: bool) {
-        let note = grammar::lacks(d, row.module);
+        let note = format!("{}{}", grammar::lacks(d.name(), row.module), d.at());
         let sentence = format!("{}{}", grammar::unknown(d.name()), d.at());
-        self.refusals.push(Refusal { note: Some(note), sentence, for_proxies });
+        let finding = Finding::lacking(d, row.module);
+        self.refusals.push(Refusal { note: Some(note), sentence, for_proxies, finding });
     }
 }
 

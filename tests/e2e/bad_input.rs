@@ -55,7 +55,7 @@ const BROKEN: &[(&str, &str)] = &[
         "events {}\nhttp {\n  server { listen 127.0.0.1:1 ssl; }\n}\n",
         "no \"ssl_certificate\" is defined for the \"listen ... ssl\" directive in CONF:3",
     ),
-    ("worker_processes many;\nevents {}\n", "invalid value in CONF:1"),
+    ("worker_processes many;\nevents {}\n", "\"worker_processes\" directive invalid value in CONF:1"),
 ];
 
 #[test]

@@ -2,7 +2,7 @@
 
 use crate::support::backend::{Backend, mirror, ok};
 use crate::support::client::{Client, get};
-use crate::support::server::{Server, descriptors, foreground, http, resident, stream};
+use crate::support::server::{Server, descriptors, foreground, http, resident, settled, stream};
 use crate::support::sites::passthrough;
 use crate::support::{free_port, tls, wait};
 
@@ -22,18 +22,7 @@ fn soak(server: &Server, session: impl Fn(usize) + Sync) {
     };
     let worker = server.worker();
     round(400);
-    let settled = || {
-        let mut last = 0;
-        // Connections end a little after their clients have gone.
-        wait("a steady number of descriptors", || {
-            let now = descriptors(worker);
-            let steady = now == last;
-            last = now;
-            std::thread::sleep(std::time::Duration::from_millis(if steady { 0 } else { 50 }));
-            steady.then_some(now)
-        })
-    };
-    let (before, memory) = (settled(), resident(worker));
+    let (before, memory) = (settled(worker), resident(worker));
     round(SESSIONS);
     wait("descriptors as before", || (descriptors(worker) <= before).then_some(()));
     let grown = resident(worker).saturating_sub(memory);

@@ -432,8 +432,4 @@ fn refusals_have_nginx_words() {
         refusal("server { listen 127.0.0.1:9 ssl; }"),
         "no \"ssl_certificate\" is defined for the \"listen ... ssl\" directive in nginx.conf:3"
     );
-    assert_eq!(
-        refusal("server { listen 127.0.0.1:9 udp; }"),
-        "the \"udp\" parameter is not supported by nxr in nginx.conf:3"
-    );
 }

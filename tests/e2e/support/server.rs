@@ -180,6 +180,18 @@ pub fn descriptors(pid: i32) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
 }
 
+/// The same, once it no longer changes: connections end a little after their clients have gone.
+pub fn settled(pid: i32) -> usize {
+    wait("a steady number of descriptors", || {
+        let count = descriptors(pid);
+        let steady = (0..10).all(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+            descriptors(pid) == count
+        });
+        steady.then_some(count)
+    })
+}
+
 /// Resident memory of a process, in KiB.
 pub fn resident(pid: i32) -> usize {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();

@@ -33,9 +33,9 @@ impl Serving {
                 crate::stream::passed(stream, place.port, passed);
             }
             (Some(place), Some(http), _, true) if place.side == Side::Http => {
-                let Passed { socket, client, number, slot, .. } = passed;
+                let Passed { io, client, number, slot, .. } = passed;
                 if let Some(slot) = slot {
-                    crate::http::accept::accepted(http, place.port, socket, client, number, slot);
+                    crate::http::accept::passed(http, place.port, io, client, number, slot);
                 }
             }
             _ => return Err(Box::new(passed)),

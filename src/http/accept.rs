@@ -14,9 +14,14 @@ use crate::value::Scope;
 
 /// Serves an accepted socket until it closes. `port` is its place in [`Http::ports`].
 pub fn accepted(http: &'static Http, port: usize, socket: Socket, peer: Address, number: u64, slot: Slot) {
+    passed(http, port, Io::Plain(socket), peer, number, slot);
+}
+
+/// The same for a connection that stream passes here, and that may speak TLS already.
+pub fn passed(http: &'static Http, port: usize, io: Io, peer: Address, number: u64, slot: Slot) {
     let Some(port) = http.ports.get(port) else { return };
     let start_ms = crate::net::clock::now();
-    let local = (!port.specific.is_empty()).then(|| socket.local_address());
+    let local = (!port.specific.is_empty()).then(|| io.with_socket(Socket::local_address));
     let addr = local.as_ref().map_or(&port.addr, |local| port.addr_of(local));
     let incoming = Incoming {
         number,
@@ -29,11 +34,12 @@ pub fn accepted(http: &'static Http, port: usize, socket: Socket, peer: Address,
         start_ms,
     };
     tokio::task::spawn_local(async move {
-        if !addr.ssl && !addr.proxy_protocol {
-            plain(http, incoming, Io::Plain(socket), None).await;
-        } else {
+        match io {
             // Handshakes need room that the connection gives back when they are done.
-            Box::pin(handshakes(http, incoming, socket)).await;
+            Io::Plain(socket) if addr.ssl || addr.proxy_protocol => {
+                Box::pin(handshakes(http, incoming, socket)).await;
+            }
+            io => plain(http, incoming, io, None).await,
         }
     });
 }

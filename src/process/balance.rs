@@ -56,6 +56,16 @@ pub fn connection_slot(
     slot
 }
 
+/// Counts a client that no listener of connections has taken: the worker waits for it before it exits.
+pub fn client_slot(log: &ErrorLog, context: std::fmt::Arguments<'_>) -> Option<Slot> {
+    let (loads, thread) = CURRENT.get()?;
+    let slot = loads.take_client(thread);
+    if slot.is_none() {
+        loads.complain(log, None, context);
+    }
+    slot
+}
+
 // === impl Loads ===
 
 impl Loads {

@@ -27,16 +27,18 @@ pub fn accepted(
     number: u64,
     slot: Slot,
 ) {
-    passed(stream, port, Passed { socket, client: peer, number, slot: Some(slot), passes: 0 });
+    let io = Io::Plain(socket);
+    passed(stream, port, Passed { io, client: peer, number, slot: Some(slot), passes: 0, tls: None });
 }
 
 /// The same for a connection that `pass` gives to this port.
 pub fn passed(stream: &'static Stream, port: usize, connection: Passed) {
     let Some(port) = stream.ports.get(port) else { return };
-    let Passed { socket, client, number, slot, passes } = connection;
-    let mut session = Box::new(Session::new(stream, port, Io::Plain(socket), client, number));
+    let Passed { io, client, number, slot, passes, tls } = connection;
+    let mut session = Box::new(Session::new(stream, port, io, client, number));
     session.slot = slot;
     session.passes = passes;
+    session.tls = tls;
     tokio::task::spawn_local(async move { serve(&mut session).await });
 }
 

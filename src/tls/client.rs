@@ -129,6 +129,34 @@ impl Connector {
         Ok(Arc::new(Connector { config: Arc::new(config), verify: settings.verify, warnings }))
     }
 
+    /// The same with another certificate of one's own, or with none, and with `alpn` where it is given. Sessions are
+    /// not shared with this one: they tell the upstream who one is.
+    pub fn varied(
+        &self,
+        certificate: Option<&CertificatePair>,
+        passwords: &[Vec<u8>],
+        alpn: Option<Vec<Vec<u8>>>,
+    ) -> Result<Arc<Self>, Error> {
+        let identity = match certificate {
+            Some(pair) => Some(keys::certified_key(&pair.certificate, &pair.key, passwords)?),
+            None => None,
+        };
+        let mut config = ClientConfig::clone(&self.config);
+        config.client_auth_cert_resolver = Arc::new(Identity(identity.map(Arc::new)));
+        config.resumption = Resumption::disabled();
+        if let Some(alpn) = alpn {
+            config.alpn_protocols = alpn;
+        }
+        Ok(Arc::new(Connector { config: Arc::new(config), verify: self.verify, warnings: Vec::new() }))
+    }
+
+    /// The same, offering other protocols.
+    pub fn offering(&self, alpn: Vec<Vec<u8>>) -> Arc<Self> {
+        let mut config = ClientConfig::clone(&self.config);
+        config.alpn_protocols = alpn;
+        Arc::new(Connector { config: Arc::new(config), verify: self.verify, warnings: Vec::new() })
+    }
+
     /// Whether the upstream's certificate is for `name`: asked of resumed sessions too, which may have been begun
     /// under another name.
     pub(super) fn check_name(

@@ -443,7 +443,7 @@ impl Protocol for Http {
     }
 
     fn parse_head(&mut self, req: &Request, buffer: &[u8], head: &mut Head) -> Result<HeadStep, Failure> {
-        self.response.parse(req, buffer, head)
+        self.response.parse(&|level, what| req.log(level, None, what), buffer, head)
     }
 
     fn begin_body(&mut self, head: &Head) {

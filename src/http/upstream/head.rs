@@ -1,12 +1,14 @@
 //! The head of an upstream's response: its fields as places in the buffer, and what they mean for the exchange.
 
-use std::io;
+use std::fmt;
 use std::ops::Range;
 
 use super::Fault;
 use crate::http::headers::{Headers, hash};
-use crate::http::request::Request;
 use crate::log::{Level, bytes};
+
+/// Says what is wrong with a head, in the error log's words.
+pub type Tell<'a> = &'a dyn Fn(Level, fmt::Arguments<'_>);
 
 /// One field, by its place in the buffer.
 #[derive(Clone, Copy, Debug)]
@@ -126,7 +128,7 @@ impl Head {
     /// Takes a field and what it means for the message. Lines about what is wrong are logged.
     pub fn take(
         &mut self,
-        req: &Request,
+        tell: Tell<'_>,
         buffer: &[u8],
         name: Range<usize>,
         value: Range<usize>,
@@ -143,12 +145,12 @@ impl Head {
         let value = &buffer[value];
         match known {
             Known::Other => {}
-            Known::ContentLength => self.content_length(req, buffer, &field)?,
-            Known::TransferEncoding => self.transfer_encoding(req, buffer, &field)?,
+            Known::ContentLength => self.content_length(tell, buffer, &field)?,
+            Known::TransferEncoding => self.transfer_encoding(tell, buffer, &field)?,
             Known::Connection if has_word(value, b"close") => self.close = true,
             _ if known.once() => {
                 if let Some(previous) = self.fields.iter().find(|f| f.known == known) {
-                    duplicate(req, Level::Warn, buffer, &field, previous, ", ignored");
+                    duplicate(tell, Level::Warn, buffer, &field, previous, ", ignored");
                     field.ignored = true;
                 }
             }
@@ -158,13 +160,13 @@ impl Head {
         Ok(())
     }
 
-    fn content_length(&mut self, req: &Request, buffer: &[u8], field: &Field) -> Result<(), Fault> {
+    fn content_length(&mut self, tell: Tell<'_>, buffer: &[u8], field: &Field) -> Result<(), Fault> {
         if let Some(previous) = self.fields.iter().find(|f| f.known == Known::ContentLength) {
-            duplicate(req, Level::Error, buffer, field, previous, "");
+            duplicate(tell, Level::Error, buffer, field, previous, "");
             return Err(Fault::InvalidHeader);
         }
         if self.chunked {
-            return Err(both(req));
+            return Err(both(tell));
         }
         let number = crate::conf::units::number(field.value(buffer));
         self.length = number.filter(|n| i64::try_from(*n).is_ok());
@@ -172,9 +174,8 @@ impl Head {
             Some(_) => Ok(()),
             None => {
                 let (name, value) = (bytes(field.name(buffer)), bytes(field.value(buffer)));
-                req.log(
+                tell(
                     Level::Error,
-                    None,
                     format_args!("upstream sent invalid \"Content-Length\" header: \"{name}: {value}\""),
                 );
                 Err(Fault::InvalidHeader)
@@ -182,21 +183,17 @@ impl Head {
         }
     }
 
-    fn transfer_encoding(&mut self, req: &Request, buffer: &[u8], field: &Field) -> Result<(), Fault> {
+    fn transfer_encoding(&mut self, tell: Tell<'_>, buffer: &[u8], field: &Field) -> Result<(), Fault> {
         if let Some(previous) = self.fields.iter().find(|f| f.known == Known::TransferEncoding) {
-            duplicate(req, Level::Error, buffer, field, previous, "");
+            duplicate(tell, Level::Error, buffer, field, previous, "");
             return Err(Fault::InvalidHeader);
         }
         if self.length.is_some() {
-            return Err(both(req));
+            return Err(both(tell));
         }
         if !field.value(buffer).eq_ignore_ascii_case(b"chunked") {
             let value = bytes(field.value(buffer));
-            req.log(
-                Level::Error,
-                None,
-                format_args!("upstream sent unknown \"Transfer-Encoding\": \"{value}\""),
-            );
+            tell(Level::Error, format_args!("upstream sent unknown \"Transfer-Encoding\": \"{value}\""));
             return Err(Fault::InvalidHeader);
         }
         self.chunked = true;
@@ -213,21 +210,19 @@ impl Head {
 }
 
 /// Both lengths in one head: one of them lies (RFC 9112, section 6.3).
-fn both(req: &Request) -> Fault {
-    req.log(
+fn both(tell: Tell<'_>) -> Fault {
+    tell(
         Level::Error,
-        None,
         format_args!("upstream sent \"Content-Length\" and \"Transfer-Encoding\" headers at the same time"),
     );
     Fault::InvalidHeader
 }
 
-fn duplicate(req: &Request, level: Level, buffer: &[u8], field: &Field, previous: &Field, then: &str) {
+fn duplicate(tell: Tell<'_>, level: Level, buffer: &[u8], field: &Field, previous: &Field, then: &str) {
     let (name, value) = (bytes(field.name(buffer)), bytes(field.value(buffer)));
     let (old_name, old) = (bytes(previous.name(buffer)), bytes(previous.value(buffer)));
-    req.log(
+    tell(
         level,
-        None::<&io::Error>,
         format_args!(
             "upstream sent duplicate header line: \"{name}: {value}\", previous value: \"{old_name}: {old}\"{then}"
         ),

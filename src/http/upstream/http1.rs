@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::head::Tell;
 use super::{Decoded, Fault, Head, HeadStep, Malformed};
 use crate::http::chunked::{Decoder, Step};
 use crate::http::parse::{FieldLine, field_line};
@@ -101,7 +102,7 @@ impl Response {
     }
 
     /// As [`super::Protocol::parse_head`].
-    pub fn parse(&mut self, req: &Request, buffer: &[u8], head: &mut Head) -> Result<HeadStep, Fault> {
+    pub fn parse(&mut self, tell: Tell<'_>, buffer: &[u8], head: &mut Head) -> Result<HeadStep, Fault> {
         if head.status == 0 {
             let line = match memchr::memchr(b'\n', buffer) {
                 Some(end) => status_line(&buffer[..end]).map(|line| (line, end + 1)),
@@ -110,7 +111,7 @@ impl Response {
             };
             let Some((line, size)) = line else {
                 // What comes is taken for the body of a response without a head.
-                req.log(Level::Error, None, format_args!("upstream sent no valid HTTP/1.0 header"));
+                tell(Level::Error, format_args!("upstream sent no valid HTTP/1.0 header"));
                 head.status = 200;
                 head.headless = true;
                 head.close = true;
@@ -123,7 +124,7 @@ impl Response {
             if line.http10 {
                 if line.status == 103 {
                     let text = "upstream sent HTTP/1.0 response with early hints";
-                    req.log(Level::Error, None, format_args!("{text}"));
+                    tell(Level::Error, format_args!("{text}"));
                     return Err(Fault::InvalidHeader);
                 }
                 head.close = true;
@@ -136,14 +137,13 @@ impl Response {
             match field_line(line, true) {
                 FieldLine::Field { name, value, .. } => {
                     let place = |r: Range<usize>| start + r.start..start + r.end;
-                    head.take(req, buffer, place(name), place(value))?;
+                    head.take(tell, buffer, place(name), place(value))?;
                 }
                 FieldLine::End => return Ok(self.end_head(head)),
                 FieldLine::Invalid(at) => {
                     let bad = line.get(at).copied().unwrap_or(b'\n');
-                    req.log(
+                    tell(
                         Level::Error,
-                        None,
                         format_args!(
                             "upstream sent invalid header: \"{}\\x{bad:02x}...\"",
                             bytes(&line[..at.min(line.len())])

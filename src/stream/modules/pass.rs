@@ -1,17 +1,19 @@
 //! `ngx_stream_pass`: gives a connection to another listener of this process, as if it had been accepted there.
 
 use std::cell::RefCell;
+use std::sync::Arc;
 
 use crate::conf::build::Commands;
 use crate::conf::url::{self, Use};
 use crate::conf::{Build, Conf, Fault, Outcome};
 use crate::log::Level;
-use crate::net::{Address, Io, Socket};
+use crate::net::{Address, Io};
 use crate::process::Slot;
 use crate::settings;
 use crate::stream::module::{INTERNAL_ERROR, Module, OK, Wait};
 use crate::stream::session::Session;
 use crate::syntax::Directive;
+use crate::tls::TlsInfo;
 use crate::value::Template;
 
 /// How often a connection may be passed on.
@@ -72,8 +74,8 @@ fn directive(cf: &mut Build, d: &Directive<'_>) -> Outcome {
 
 /// A connection on its way to another listener.
 pub struct Passed {
-    /// The connection.
-    pub socket: Socket,
+    /// The connection, which may speak TLS already.
+    pub io: Io,
     /// Who connected, or who it says it is.
     pub client: Address,
     /// `$connection`
@@ -82,6 +84,8 @@ pub struct Passed {
     pub slot: Option<Slot>,
     /// How often it was passed on.
     pub passes: u8,
+    /// What is known of its TLS.
+    pub tls: Option<Arc<TlsInfo>>,
 }
 
 /// Gives a connection to the listener of an address, or back.
@@ -112,20 +116,14 @@ fn content(s: &mut Session) -> Wait<'_, u16> {
             s.error(Level::Error, format_args!("cannot pass connection with preread data"));
             return INTERNAL_ERROR;
         }
-        let socket = match s.io.take() {
-            Some(Io::Plain(socket)) => socket,
-            other => {
-                s.io = other;
-                s.error(Level::Error, format_args!("cannot pass TLS connection"));
-                return INTERNAL_ERROR;
-            }
-        };
+        let Some(io) = s.io.take() else { return INTERNAL_ERROR };
         let passed = Passed {
-            socket,
+            io,
             client: s.client.clone(),
             number: s.number,
             slot: s.slot.take(),
             passes: s.passes + 1,
+            tls: s.tls.clone(),
         };
         let given = SWITCHBOARD.with_borrow(|switchboard| match switchboard {
             Some(switchboard) => switchboard(&to, passed),
@@ -134,7 +132,7 @@ fn content(s: &mut Session) -> Wait<'_, u16> {
         match given {
             Ok(()) => s.passed = true,
             Err(back) => {
-                s.io = Some(Io::Plain(back.socket));
+                s.io = Some(back.io);
                 s.slot = back.slot;
                 s.error(Level::Error, format_args!("port not found for \"{to}\""));
             }

@@ -381,7 +381,7 @@ async fn attempt(
     let io = match &*s.server.srv.proxy_ssl.connector {
         Some(connector) => {
             send_header_at_once(s, &socket)?;
-            proxy_ssl::handshake(s, connector, socket, host).await.map_err(|()| Failed::Next)?
+            proxy_ssl::handshake(s, connector, socket, host).await?
         }
         None => Io::Plain(socket),
     };

@@ -1,19 +1,22 @@
 //! The `proxy_ssl_*` directives of `ngx_stream_proxy`: TLS to upstreams.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::proxy::Failed;
 use crate::conf::build::Commands;
 use crate::conf::tls_settings as common;
 use crate::conf::{Build, Conf, Fault, Outcome, set};
+use crate::log::Level;
 use crate::net::{Deadline, Io, Socket};
 use crate::settings;
-use crate::stream::module::Module;
+use crate::stream::module::{INTERNAL_ERROR, Module};
 use crate::stream::pump::tls_level;
 use crate::stream::session::Session;
 use crate::syntax::Directive;
-use crate::tls::{CertificatePair, ClientTls, Connector, Peer};
+use crate::tls::{CertificatePair, ClientTls, Connector, Error, Peer};
 use crate::value::Template;
 
 /// The module.
@@ -39,15 +42,30 @@ settings! {
         certificate_cache: () = (),
         passwords: Vec<Vec<u8>> = Vec::new(),
         conf_commands: Vec<(Bytes, Bytes)> = Vec::new(),
+        /// What differs from session to session.
+        varying: Option<Arc<Varying>> = None,
         /// What all this comes to, where `proxy_ssl` is on.
         connector: Option<Arc<Connector>> = None,
     }
+}
+
+/// Certificate and protocols that have variables.
+#[derive(Debug)]
+pub struct Varying {
+    /// Certificate and key; an empty certificate is none.
+    certificate: Option<(Template, Template)>,
+    /// Protocols to offer.
+    alpn: Option<Vec<Template>>,
+    /// Where relative paths start.
+    prefix: PathBuf,
 }
 
 impl Conf for Srv {
     fn merge(&mut self, parent: &Self, cf: &mut Build) -> Outcome {
         self.inherit(parent);
         if *self.enable {
+            let varying = self.varying(cf)?;
+            self.varying.put(varying);
             let connector = self.connector(cf)?;
             let here = cf.here.clone();
             connector.warnings.iter().for_each(|warning| cf.warn(&here, warning));
@@ -68,8 +86,10 @@ impl Srv {
         if *self.verify && self.trusted_certificate.is_empty() {
             return Err(Fault::whole("no proxy_ssl_trusted_certificate for proxy_ssl_verify"));
         }
-        common::constant("proxy_ssl_certificate", &self.certificate)?;
-        common::constant("proxy_ssl_certificate_key", &self.certificate_key)?;
+        let fixed = match self.varying.as_deref() {
+            Some(Varying { certificate: Some(_), .. }) => None,
+            _ => common::some_path(cf, &self.certificate),
+        };
         let mut protocols = *self.protocols;
         let mut settings = ClientTls {
             ciphers: String::from_utf8_lossy(&self.ciphers).into_owned(),
@@ -78,13 +98,13 @@ impl Srv {
             verify_depth: *self.verify_depth,
             trusted_certificate: common::some_path(cf, &self.trusted_certificate),
             crl: common::some_path(cf, &self.crl),
-            certificate: common::some_path(cf, &self.certificate).map(|certificate| CertificatePair {
+            certificate: fixed.map(|certificate| CertificatePair {
                 certificate,
                 key: common::whole_path(cf, &self.certificate_key),
             }),
             passwords: self.passwords.to_vec(),
             session_reuse: *self.session_reuse,
-            alpn: self.offered()?,
+            alpn: self.offered(),
             ..ClientTls::default()
         };
         let commanded = common::Commanded {
@@ -100,16 +120,27 @@ impl Srv {
         Connector::new(&settings).map_err(Fault::whole)
     }
 
-    fn offered(&self) -> Outcome<Vec<Vec<u8>>> {
-        let mut offered = Vec::new();
-        for protocol in &**self.alpn {
-            match protocol.as_constant() {
-                Some(b"") => {}
-                Some(text) => offered.push(text.to_vec()),
-                None => return Err(common::no_variables("proxy_ssl_alpn")),
-            }
+    fn varying(&self, cf: &mut Build) -> Outcome<Option<Arc<Varying>>> {
+        let mut pair = [Template::default(), Template::default()];
+        let mut certificate = false;
+        for (text, template) in [&self.certificate, &self.certificate_key].into_iter().zip(&mut pair) {
+            *template = cf.stream.template(text)?;
+            certificate |= template.as_constant().is_none();
         }
-        Ok(offered)
+        let alpn = self.alpn.iter().any(|protocol| protocol.as_constant().is_none());
+        let [own, key] = pair;
+        let varying = Varying {
+            certificate: certificate.then_some((own, key)),
+            alpn: alpn.then(|| self.alpn.to_vec()),
+            prefix: cf.conf_prefix.clone(),
+        };
+        Ok((certificate || alpn).then(|| Arc::new(varying)))
+    }
+
+    /// The protocols that are always offered.
+    fn offered(&self) -> Vec<Vec<u8>> {
+        let known = self.alpn.iter().filter_map(|protocol| protocol.as_constant());
+        known.filter(|text| !text.is_empty()).map(<[u8]>::to_vec).collect()
     }
 }
 
@@ -178,14 +209,49 @@ fn alpn(cf: &mut Build, d: &Directive<'_>) -> Outcome {
     cf.stream.srv().proxy_ssl().alpn.set(protocols)
 }
 
+impl Varying {
+    /// The connector of a session; certificate and key are read anew.
+    fn connector(&self, s: &Session, connector: &Connector) -> Result<Arc<Connector>, Error> {
+        let conf = &s.server.srv.proxy_ssl;
+        let path = |template: &Template| {
+            let text = template.eval(s);
+            let path = String::from_utf8_lossy(&text).into_owned();
+            match ["data:", "engine:", "store:"].iter().any(|scheme| path.starts_with(scheme)) {
+                true => path,
+                false => self.prefix.join(path).to_string_lossy().into_owned(),
+            }
+        };
+        let pair = self.certificate.as_ref().and_then(|(certificate, key)| {
+            let some = !certificate.eval(s).is_empty();
+            some.then(|| CertificatePair { certificate: path(certificate), key: path(key) })
+        });
+        let alpn = self.alpn.as_ref().map(|protocols| {
+            let values = protocols.iter().map(|protocol| protocol.eval(s).to_vec());
+            values.filter(|value| (1..=255).contains(&value.len())).collect()
+        });
+        match self.certificate {
+            Some(_) => connector.varied(pair.as_ref(), &conf.passwords, alpn),
+            None => Ok(connector.offering(alpn.unwrap_or_default())),
+        }
+    }
+}
+
 /// Begins TLS with an upstream. What goes wrong is logged.
 pub async fn handshake(
     s: &Session,
     connector: &Arc<Connector>,
     socket: Socket,
     host: &str,
-) -> Result<Io, ()> {
+) -> Result<Io, Failed> {
     let conf = &s.server.srv.proxy_ssl;
+    let varied = conf.varying.as_ref().map(|varying| varying.connector(s, connector)).transpose();
+    let connector = match &varied {
+        Ok(varied) => varied.as_ref().unwrap_or(connector),
+        Err(error) => {
+            s.error(Level::Error, format_args!("{error}"));
+            return Err(Failed::End(INTERNAL_ERROR));
+        }
+    };
     let name = match &*conf.name {
         Some(name) => String::from_utf8_lossy(&name.eval(s)).into_owned(),
         None => host.to_owned(),
@@ -198,10 +264,10 @@ pub async fn handshake(
         Some(Ok(stream)) => Ok(Io::tls(stream)),
         Some(Err(error)) => {
             s.error(tls_level(error.level(Peer::Upstream)), format_args!("{error}"));
-            Err(())
+            Err(Failed::Next)
         }
         // nginx goes on to the next upstream without a word.
-        None => Err(()),
+        None => Err(Failed::Next),
     }
 }
 

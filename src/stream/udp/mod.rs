@@ -142,7 +142,7 @@ impl Door {
         stats.accepted.fetch_add(1, Ordering::Relaxed);
         let log = &self.port.listen.log;
         let context = format_args!(" while accepting new connection on {}", self.port.listen.address);
-        let Some(slot) = process::connection_slot(log, None, context) else { return };
+        let Some(slot) = process::client_slot(log, context) else { return };
         stats.handled.fetch_add(1, Ordering::Relaxed);
         let number = process::next_connection_number();
         let local = match (&self.port.listen.address, key.1) {

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::Client;
@@ -55,7 +56,13 @@ impl Upstream {
         }
     }
 
-    fn poll_receive(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+    fn poll_receive(&self, cx: &mut Context<'_>, buffer: &mut [u8], broken: bool) -> Poll<io::Result<usize>> {
+        if broken {
+            return match datagram::receive(self, buffer) {
+                Err(reason) if reason.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
+                got => Poll::Ready(got.map(|got| got.len)),
+            };
+        }
         loop {
             let mut ready = ready!(self.0.poll_read_ready(cx))?;
             let receive = |socket: &AsyncFd<Arc<OwnedFd>>| datagram::receive(socket.get_ref(), buffer);
@@ -133,7 +140,9 @@ pub struct Relay<'a> {
     armed: bool,
     requests: usize,
     responses: usize,
-    /// The upstream's socket has an error.
+    /// The upstream's socket has an error to tell.
+    broken: bool,
+    /// It told.
     failed: bool,
     /// Nothing more comes from the upstream.
     ended: bool,
@@ -164,6 +173,7 @@ impl<'a> Relay<'a> {
             armed: false,
             requests: 1,
             responses: 0,
+            broken: false,
             failed: false,
             ended: false,
             buffer,
@@ -179,7 +189,17 @@ impl<'a> Relay<'a> {
         if let Some(end) = self.over() {
             return end;
         }
-        std::future::poll_fn(|cx| self.poll(cx)).await
+        // An error of the socket (a port where nobody listens) makes it not readable.
+        let mut broken = Box::pin(self.upstream.0.ready(Interest::ERROR));
+        let mut seen = false;
+        std::future::poll_fn(|cx| {
+            if !seen && broken.as_mut().poll(cx).is_ready() {
+                seen = true;
+                self.broken = true;
+            }
+            self.poll(cx)
+        })
+        .await
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
@@ -252,7 +272,7 @@ impl<'a> Relay<'a> {
             if !self.down.allows(upstream.received.get()) {
                 continue;
             }
-            let n = match self.upstream.poll_receive(cx, &mut self.buffer) {
+            let n = match self.upstream.poll_receive(cx, &mut self.buffer, self.broken) {
                 Poll::Pending => break,
                 Poll::Ready(Ok(n)) => n,
                 Poll::Ready(Err(reason)) => {

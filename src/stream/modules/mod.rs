@@ -8,6 +8,7 @@ pub mod log;
 pub mod map;
 pub mod pass;
 pub mod proxy;
+pub mod proxy_header;
 pub mod proxy_ssl;
 pub mod proxy_udp;
 pub mod realip;

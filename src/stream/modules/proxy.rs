@@ -7,19 +7,18 @@ use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use super::{proxy_ssl, proxy_udp};
+use super::{proxy_header, proxy_ssl, proxy_udp};
 use crate::conf::build::Commands;
 use crate::conf::url::{self, Use};
 use crate::conf::{Build, Conf, Fault, Outcome, Setting, set, units};
 use crate::log::Level;
-use crate::net::{Address, Deadline, Io, Socket, clock, proxy_protocol};
+use crate::net::{Address, Deadline, Io, clock};
 use crate::settings;
 use crate::stream::module::{BAD_GATEWAY, INTERNAL_ERROR, Module, OK};
 use crate::stream::pump::{self, Limits, Pump, Side};
 use crate::stream::session::Session;
 use crate::stream::udp::relay::Upstream;
 use crate::syntax::Directive;
-use crate::tls::TlsInfo;
 use crate::upstream::connect::{self, connect};
 use crate::upstream::{End, Group, GroupId, GroupRef, Pick, Source, UpstreamState};
 use crate::value::Template;
@@ -380,7 +379,7 @@ async fn attempt(
     };
     let io = match &*s.server.srv.proxy_ssl.connector {
         Some(connector) => {
-            send_header_at_once(s, &socket)?;
+            proxy_header::send_at_once(s, &socket)?;
             proxy_ssl::handshake(s, connector, socket, host).await?
         }
         None => Io::Plain(socket),
@@ -422,7 +421,7 @@ fn begin(s: &Session, peer: Arc<str>) {
 async fn relay(s: &Session, upstream: &Io, began: i64, pick: &mut Pick) -> u16 {
     let conf = &s.server.srv.proxy;
     let Some(client) = &s.io else { return INTERNAL_ERROR };
-    let mut first = if upstream.is_tls() { Vec::new() } else { header(s) };
+    let mut first = if upstream.is_tls() { Vec::new() } else { proxy_header::header(s) };
     first.extend_from_slice(&s.read_ahead);
     let limits = Limits {
         timeout: *conf.timeout,
@@ -454,57 +453,4 @@ async fn relay(s: &Session, upstream: &Io, began: i64, pick: &mut Pick) -> u16 {
         let _ = upstream.poll_shutdown(&mut std::task::Context::from_waker(std::task::Waker::noop()));
     }
     OK
-}
-
-/// The PROXY protocol's header; empty where none is wanted.
-pub fn header(s: &Session) -> Vec<u8> {
-    match *s.server.srv.proxy.protocol {
-        Version::Off => Vec::new(),
-        Version::V1 => proxy_protocol::write_v1(&s.client, s.local()),
-        Version::V2 => {
-            let Some(tls) = &s.tls else { return proxy_protocol::write_v2(&s.client, s.local(), &[], None) };
-            let mut tlvs: Vec<(u8, &[u8])> = Vec::new();
-            tlvs.extend(tls.server_name.as_deref().map(|name| (2, name.as_bytes())));
-            tlvs.extend(tls.alpn.as_deref().filter(|alpn| !alpn.is_empty()).map(|alpn| (1, alpn)));
-            proxy_protocol::write_v2(&s.client, s.local(), &tlvs, Some(&ssl_facts(tls)))
-        }
-    }
-}
-
-/// What a version 2 header says of the client's TLS.
-fn ssl_facts(tls: &TlsInfo) -> proxy_protocol::Ssl {
-    let mut facts = proxy_protocol::Ssl { client: 1, verify: 1, parts: Vec::new() };
-    facts.parts.push((0x21, tls.protocol().into()));
-    if tls.certificate().is_some() {
-        facts.client |= if tls.reused { 4 } else { 6 };
-        facts.verify = match tls.verdict {
-            Some(Err(error)) => error.0,
-            _ => 0,
-        };
-    }
-    facts.parts.push((0x23, tls.cipher().into()));
-    facts
-}
-
-/// Sends the header in front of TLS. A receiver must get it in one piece.
-fn send_header_at_once(s: &Session, socket: &Socket) -> Result<(), Failed> {
-    let header = header(s);
-    if header.is_empty() {
-        return Ok(());
-    }
-    let sent = nix::unistd::write(socket, &header).map_err(io::Error::from);
-    if let Ok(n) = sent {
-        s.upstream.sent.set(s.upstream.sent.get() + n as u64);
-    }
-    match sent {
-        Ok(n) if n == header.len() => Ok(()),
-        Err(reason) if reason.kind() != io::ErrorKind::WouldBlock => {
-            s.connection_error(Level::Error, &reason, "send() failed");
-            Err(Failed::End(OK))
-        }
-        _ => {
-            s.error(Level::Error, format_args!("could not send PROXY protocol header at once"));
-            Err(Failed::End(INTERNAL_ERROR))
-        }
-    }
 }

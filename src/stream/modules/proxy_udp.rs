@@ -2,7 +2,8 @@
 
 use std::cell::RefCell;
 
-use super::proxy::{Failed, Version, failed_to_connect, header, rate, state};
+use super::proxy::{Failed, failed_to_connect, rate, state};
+use super::proxy_header::header;
 use crate::net::{Address, clock};
 use crate::stream::module::INTERNAL_ERROR;
 use crate::stream::session::Session;
@@ -35,6 +36,5 @@ pub async fn run(s: &Session, upstream: &Upstream, began: i64, pick: &mut Pick) 
     pick.connected(&state(s), false, clock::now());
     let pick = RefCell::new(pick);
     let first_byte = || pick.borrow_mut().first_byte(&state(s), clock::now());
-    let header = if *conf.protocol == Version::Off { Vec::new() } else { header(s) };
-    Box::pin(Relay::new(s, client, upstream, limits, &first_byte).run(&header)).await
+    Box::pin(Relay::new(s, client, upstream, limits, &first_byte).run(&header(s))).await
 }

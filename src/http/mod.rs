@@ -42,6 +42,7 @@ pub mod user_agent;
 pub mod module;
 pub mod modules;
 pub mod output;
+pub mod read_head;
 pub mod request;
 pub mod response;
 pub mod script;

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use super::location::{Found, Kind, Location};
 use super::module::{ContentHandler, Handler, Step, Verdict};
 use super::modules::core::{MSIE6, SAFARI, Satisfy};
+use super::modules::early_body;
 use super::request::{BodyLength, Request};
 use super::response::Response;
 use super::special;
@@ -23,6 +24,9 @@ enum From {
 
 /// Runs a request until its response is sent, or the client is gone: then false.
 pub async fn run(req: &mut Request) -> bool {
+    if let Err(verdict) = early_body::read(req).await {
+        return settle(req, verdict).await;
+    }
     resume(req, From::PostRead).await
 }
 
@@ -231,16 +235,19 @@ fn find_location(req: &mut Request) -> Option<Verdict> {
         return Some(Verdict::Status(404));
     }
     enter(req, location);
-    if let BodyLength::Known(length) = req.body_length
-        && !req.body.discard
-        && *req.conf.core.client_max_body_size > 0
-        && *req.conf.core.client_max_body_size < length
-    {
-        req.log(Level::Error, None, format_args!("client intended to send too large body: {length} bytes"));
-        req.expect_tested = true;
-        return Some(Verdict::Status(413));
+    body_is_too_large(req).then_some(Verdict::Status(413))
+}
+
+/// Whether the body that the client announces is larger than `client_max_body_size`, which is logged.
+pub fn body_is_too_large(req: &mut Request) -> bool {
+    let BodyLength::Known(length) = req.body_length else { return false };
+    let most = *req.conf.core.client_max_body_size;
+    if req.body.discard || most == 0 || length <= most {
+        return false;
     }
-    None
+    req.log(Level::Error, None, format_args!("client intended to send too large body: {length} bytes"));
+    req.expect_tested = true;
+    true
 }
 
 fn redirect_to_slash(req: &mut Request, location: &'static Location) -> Verdict {

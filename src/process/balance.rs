@@ -56,14 +56,22 @@ pub fn connection_slot(
     slot
 }
 
-/// Counts a client that no listener of connections has taken: the worker waits for it before it exits.
-pub fn client_slot(log: &ErrorLog, context: std::fmt::Arguments<'_>) -> Option<Slot> {
-    let (loads, thread) = CURRENT.get()?;
+/// There are as many connections as there may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Full;
+
+/// Counts a client that no listener of connections has taken: the worker waits for it before it exits. No slot where
+/// nobody counts.
+///
+/// # Errors
+/// There are too many; nginx's alert is in `log`.
+pub fn client_slot(log: &ErrorLog, context: std::fmt::Arguments<'_>) -> Result<Option<Slot>, Full> {
+    let Some((loads, thread)) = CURRENT.get() else { return Ok(None) };
     let slot = loads.take_client(thread);
     if slot.is_none() {
         loads.complain(log, None, context);
     }
-    slot
+    slot.map(Some).ok_or(Full)
 }
 
 // === impl Loads ===

@@ -22,7 +22,7 @@ mod upgrade;
 mod worker;
 
 pub use self::core::{Account, Affinity, Core, CoreError, CpuSet, EnvVariable};
-pub use balance::{Slot, client_slot, connection_slot};
+pub use balance::{Full, Slot, client_slot, connection_slot};
 pub use init::run;
 pub use stats::{Counted, Stats, next_connection_number, stats};
 

@@ -117,9 +117,9 @@ pub fn kind(row: &Row) -> Option<Kind> {
         "min_delete_depth" => Kind::Number,
         "output_buffers" => Kind::Buffers,
         "disable_symlinks" => Kind::Symlinks,
-        "auth_request" | "post_action" => Kind::Text,
+        "auth_request" => Kind::Text,
         "auth_request_set" => Kind::Variable,
-        "early_hints" | "client_body_early_read" => Kind::Conditions,
+        "early_hints" => Kind::Conditions,
         _ => return None,
     })
 }
@@ -217,7 +217,6 @@ pub fn effect(name: &str, d: &Directive<'_>) -> Effect {
         "early_hints" => Effect::WhereProxied,
         "slice" if d.arg(1).iter().any(|byte| matches!(byte, b'1'..=b'9')) => Effect::SwitchesOn,
         "ssi" | "dav_methods" | "disable_symlinks" | "auth_request" if !is_off => Effect::SwitchesOn,
-        "post_action" | "client_body_early_read" => Effect::SwitchesOn,
         name if name.ends_with("_pass") => Effect::SwitchesOn,
         _ => Effect::Prepares,
     }

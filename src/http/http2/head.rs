@@ -11,8 +11,8 @@ use crate::http::head;
 use crate::http::headers::{CONTENT_LENGTH, COOKIE, DATE, HOST, Headers, LAST_MODIFIED, LOCATION, SERVER};
 use crate::http::method::Method;
 use crate::http::parse;
+use crate::http::read_head::{self, Refusal};
 use crate::http::request::{BodyLength, Request};
-use crate::http::serve::{self, Refusal};
 use crate::log::{self, Level};
 use crate::net::{Deadline, clock};
 
@@ -28,7 +28,7 @@ pub(super) fn read(req: &mut Request, parts: &Parts, body: Incoming) -> Result<(
     fields(req, parts)?;
     misdirected(req)?;
     host(req, parts)?;
-    serve::check_head(req)?;
+    read_head::check_head(req)?;
     if !ended && !req.head.headers.contains(CONTENT_LENGTH) {
         req.body_length = BodyLength::Chunked;
     }
@@ -68,7 +68,7 @@ fn request_line(req: &mut Request, parts: &Parts) -> Result<(), Refusal> {
         return authority(req, parts);
     }
     let merge = *req.server.srv.core.merge_slashes;
-    if path.first() != Some(&b'/') || serve::set_uri(req, merge, false).is_err() {
+    if path.first() != Some(&b'/') || read_head::set_uri(req, merge, false).is_err() {
         let shown = log::bytes(path);
         return refuse(req, 400, format_args!("client sent invalid :path header: \"{shown}\""));
     }
@@ -79,7 +79,7 @@ fn authority(req: &mut Request, parts: &Parts) -> Result<(), Refusal> {
     let Some(authority) = parts.uri.authority() else { return Ok(()) };
     match parse::validate_host(authority.as_str().as_bytes()) {
         Ok((host, port)) => {
-            serve::choose_server(req, &host);
+            read_head::choose_server(req, &host);
             req.host = host.into();
             req.host_port = port;
             Ok(())
@@ -114,7 +114,7 @@ fn fields(req: &mut Request, parts: &Parts) -> Result<(), Refusal> {
             return refuse(req, 494, format_args!("client sent too many header lines"));
         }
         count += 1;
-        serve::known_field(req, name, value)?;
+        read_head::known_field(req, name, value)?;
         req.head.headers.push(name, value);
     }
     if !cookies.is_empty() {

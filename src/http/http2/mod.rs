@@ -27,7 +27,7 @@ use super::Http;
 use super::connection::Connection;
 use super::output::Output;
 use super::request::{Request, Version};
-use super::{phases, serve};
+use super::{phases, read_head};
 use crate::log::Level;
 use crate::net::Buffer;
 pub use stream::Writer;
@@ -235,17 +235,17 @@ struct Running {
 // === impl Running ===
 
 impl Running {
-    async fn answer(mut self, read: Result<(), serve::Refusal>) {
+    async fn answer(mut self, read: Result<(), read_head::Refusal>) {
         let req = &mut self.req;
         match read {
             Ok(()) => {
                 req.count_writing();
                 phases::run(req).await;
             }
-            Err(serve::Refusal::Status(status)) => {
+            Err(read_head::Refusal::Status(status)) => {
                 phases::refuse(req, status).await;
             }
-            Err(serve::Refusal::Silent(status)) => req.response.status = status,
+            Err(read_head::Refusal::Silent(status)) => req.response.status = status,
         }
         if !req.conf.core.post_action.is_empty() {
             Box::pin(phases::post_action(req)).await;

@@ -9,6 +9,7 @@ pub mod browser;
 pub mod charset;
 pub mod copy;
 pub mod core;
+pub mod early_body;
 pub mod empty_gif;
 pub mod geo;
 pub mod gunzip;
@@ -57,6 +58,7 @@ use crate::value::{Builtin, Prefix};
 
 crate::http_modules! {
     core: core::Core,
+    early_body: early_body::EarlyBody,
     ssl: ssl::Ssl,
     v2: v2::V2,
     v3: v3::V3,

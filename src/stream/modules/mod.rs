@@ -17,6 +17,7 @@ pub mod set;
 pub mod split_clients;
 pub mod ssl;
 pub mod ssl_preread;
+mod ssl_variables;
 pub mod upstream;
 
 use std::sync::Arc;

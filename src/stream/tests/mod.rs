@@ -1,6 +1,6 @@
 //! Sessions over loopback sockets, under configurations read by the real code.
 
-mod harness;
+pub(crate) mod harness;
 
 use std::rc::Rc;
 

@@ -142,7 +142,7 @@ impl Door {
         stats.accepted.fetch_add(1, Ordering::Relaxed);
         let log = &self.port.listen.log;
         let context = format_args!(" while accepting new connection on {}", self.port.listen.address);
-        let Some(slot) = process::client_slot(log, context) else { return };
+        let Ok(slot) = process::client_slot(log, context) else { return };
         stats.handled.fetch_add(1, Ordering::Relaxed);
         let number = process::next_connection_number();
         let local = match (&self.port.listen.address, key.1) {
@@ -161,7 +161,7 @@ impl Door {
         let client = Client::new(self.clone(), key.clone(), number, first, inbox);
         let mut session =
             Box::new(Session::of_datagrams(self.stream, self.port, client, key.0, local, number));
-        session.slot = Some(slot);
+        session.slot = slot;
         tokio::task::spawn_local(async move { serve(&mut session).await });
     }
 
@@ -174,3 +174,6 @@ impl Door {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -39,10 +39,11 @@ pub fn is_complex(uri: &[u8]) -> bool {
 /// Normalises `uri` and splits the arguments off: path, arguments.
 pub fn normalise(uri: &[u8], merge_slashes: bool) -> Result<(Vec<u8>, &[u8]), Invalid> {
     let mut out = Vec::with_capacity(uri.len() + 1);
+    let mut state = State::Usual;
     if uri.first() != Some(&b'/') {
         out.push(b'/');
+        state = State::Slash;
     }
-    let mut state = State::Usual;
     let mut at = 0;
     let mut args: &[u8] = b"";
     while let Some(&raw) = uri.get(at) {

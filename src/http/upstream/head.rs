@@ -26,7 +26,7 @@ pub struct Field {
 /// Head of a response. Kept and used again.
 #[derive(Debug, Default)]
 pub struct Head {
-    /// Status code; 0 until it was read.
+    /// Status code.
     pub status: u16,
     /// `200 OK`, within the buffer.
     pub line: Range<usize>,

@@ -103,7 +103,7 @@ impl Response {
 
     /// As [`super::Protocol::parse_head`].
     pub fn parse(&mut self, tell: Tell<'_>, buffer: &[u8], head: &mut Head) -> Result<HeadStep, Fault> {
-        if head.status == 0 {
+        if head.size == 0 {
             let line = match memchr::memchr(b'\n', buffer) {
                 Some(end) => status_line(&buffer[..end]).map(|line| (line, end + 1)),
                 None if may_begin(buffer) => return Ok(HeadStep::More),
@@ -350,6 +350,18 @@ mod tests {
         ] {
             assert_eq!(line(wrong), None, "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn a_head_is_read_once_however_it_comes() {
+        let text = b"HTTP/1.1 000 Odd\r\nContent-Length: 3\r\nX: y\r\n\r\n";
+        let (mut response, mut head) = (Response::default(), Head::default());
+        for end in 0..text.len() {
+            let step = response.parse(&|_, what| panic!("{what}"), &text[..end], &mut head);
+            assert_eq!(step, Ok(HeadStep::More));
+        }
+        assert_eq!(response.parse(&|_, what| panic!("{what}"), text, &mut head), Ok(HeadStep::Done));
+        assert_eq!((head.status, head.length, head.fields.len()), (0, Some(3), 2));
     }
 
     fn chunked(body: &[Vec<u8>]) -> (Vec<u8>, Vec<u8>) {

@@ -1,6 +1,6 @@
 //! Reading a request's body from its connection: by length or chunks, into memory or a file, or away.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -406,9 +406,4 @@ pub async fn drain(req: &mut Request) -> bool {
         }
     };
     total.limit(all).await.unwrap_or(false)
-}
-
-/// A file's handle that reads at positions of its own.
-pub fn reader(file: &TempFile) -> io::Result<File> {
-    file.file.try_clone()
 }

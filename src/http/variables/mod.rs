@@ -5,8 +5,8 @@ mod response;
 mod time;
 
 use super::headers::{COOKIE, HOST};
-use super::request::{Request, Version};
-use super::{head, modules::core, uri};
+use super::request::Request;
+use super::{head, modules::core};
 use crate::value::{Builtin, Prefix};
 
 /// Single variables.
@@ -230,22 +230,6 @@ fn argument(req: &Request, name: &[u8], out: &mut Vec<u8>) -> bool {
             _ => None,
         })
         .is_some_and(|value| put(out, value))
-}
-
-/// The URI escaped, with its arguments, for redirects.
-pub fn escaped_uri(req: &Request, out: &mut Vec<u8>) {
-    uri::escape(&req.uri, uri::Escape::Uri, out);
-}
-
-/// `HTTP/1.1` as a number of nginx's logs.
-pub fn protocol_name(version: Version) -> &'static str {
-    match version {
-        Version::Http09 => "HTTP/0.9",
-        Version::Http10 => "HTTP/1.0",
-        Version::Http11 => "HTTP/1.1",
-        Version::Http2 => "HTTP/2.0",
-        Version::Http3 => "HTTP/3.0",
-    }
 }
 
 #[cfg(test)]

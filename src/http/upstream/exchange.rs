@@ -199,6 +199,7 @@ impl<P: Protocol> Exchange<P> {
             }
         };
         self.show(req, &name);
+        req.upstream_states.reserve_exact(1);
         req.upstream_states.push(UpstreamState::new(name));
         if self.sending.begun() || !self.input.is_empty() {
             self.protocol.reset();

@@ -70,19 +70,23 @@ mod tests {
     use super::*;
     use std::task::Waker;
 
-    #[tokio::test(flavor = "current_thread", start_paused = true)]
-    async fn a_second_of_bytes_then_a_pause() {
-        let mut cx = Context::from_waker(Waker::noop());
-        let mut pace = Pace::new(500, 0, clock::now());
-        assert_eq!(pace.poll_allowed(&mut cx, 0), Poll::Ready(500));
-        pace.left(0, 500);
-        assert_eq!(pace.poll_allowed(&mut cx, 500), Poll::Pending);
-        let mut late = Pace::new(500, 1000, clock::now());
-        assert_eq!(late.poll_allowed(&mut cx, 0), Poll::Ready(1500));
-        late.left(0, 900);
-        assert_eq!(late.poll_allowed(&mut cx, 900), Poll::Ready(600));
-        late.left(900, 200);
-        assert_eq!(late.poll_allowed(&mut cx, 1100), Poll::Pending);
-        assert_eq!(Pace::default().poll_allowed(&mut cx, 1 << 40), Poll::Ready(usize::MAX));
+    #[test]
+    fn a_second_of_bytes_then_a_pause() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        tokio::task::LocalSet::new().block_on(&runtime, async {
+            let mut cx = Context::from_waker(Waker::noop());
+            // A request that has not begun yet is in its first second for ever.
+            let mut pace = Pace::new(500, 0, u64::MAX);
+            assert_eq!(pace.poll_allowed(&mut cx, 0), Poll::Ready(500));
+            pace.left(0, 500);
+            assert_eq!(pace.poll_allowed(&mut cx, 500), Poll::Pending);
+            let mut late = Pace::new(500, 1000, u64::MAX);
+            assert_eq!(late.poll_allowed(&mut cx, 0), Poll::Ready(1500));
+            late.left(0, 900);
+            assert_eq!(late.poll_allowed(&mut cx, 900), Poll::Ready(600));
+            late.left(900, 200);
+            assert_eq!(late.poll_allowed(&mut cx, 1100), Poll::Pending);
+            assert_eq!(Pace::default().poll_allowed(&mut cx, 1 << 40), Poll::Ready(usize::MAX));
+        });
     }
 }

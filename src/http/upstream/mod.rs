@@ -195,6 +195,7 @@ pub fn set_cookie_value(headers: &Headers, name: &[u8], out: &mut Vec<u8>) -> bo
 pub(crate) fn show_url(req: &Request, schema: &str, peer: &str, uri: &[u8]) {
     let mut url = req.upstream_url.borrow_mut();
     url.clear();
+    url.reserve(schema.len() + peer.len() + 1 + uri.len());
     url.push_str(schema);
     url.push_str(peer);
     if peer.starts_with("unix:") {

@@ -3,6 +3,7 @@
 //! Handlers fill [`Request::response`], then call `send_head`, `send` for each piece and `finish`. All of it waits
 //! while the client is slow; an error is [`Gone`].
 
+use std::cell::Cell;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -13,6 +14,14 @@ use super::modules::range::Ranges;
 use super::pace::Pace;
 use super::request::{Request, Version};
 use crate::net::Socket;
+
+/// A head with more room than this is not kept for the next one.
+const LARGE_HEAD: usize = 16 << 10;
+
+thread_local! {
+    /// Where heads are put together.
+    static HEAD: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
 
 /// The client went away or took too long: nothing more can be sent. What was wrong is in the log already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -298,10 +307,14 @@ impl Request {
                 writer.timeout = *self.conf.core.send_timeout;
                 writer.pace = self.pace();
                 if self.version >= Version::Http10 {
-                    let mut bytes = Vec::with_capacity(1024);
+                    let mut bytes = HEAD.take();
                     head::write_http1(self, writer.chunked, &mut bytes);
                     writer.head_size = bytes.len() as u64;
                     writer.push(&bytes);
+                    bytes.clear();
+                    if bytes.capacity() <= LARGE_HEAD {
+                        HEAD.set(bytes);
+                    }
                 }
             }
             Kind::Http2(writer) => {

@@ -10,7 +10,7 @@ use std::future::Future;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const NEVER: u64 = u64::MAX;
 /// Places in the heap that are not worth a sweep.
@@ -46,7 +46,6 @@ impl Ord for Due {
 }
 
 struct Timers {
-    epoch: Instant,
     heap: RefCell<BinaryHeap<Reverse<Due>>>,
     /// Entries that a deadline owns.
     owned: Cell<usize>,
@@ -58,7 +57,6 @@ struct Timers {
 
 thread_local! {
     static TIMERS: Timers = Timers {
-        epoch: Instant::now(),
         heap: RefCell::new(BinaryHeap::new()),
         owned: Cell::new(0),
         next: Cell::new(NEVER),
@@ -69,7 +67,7 @@ thread_local! {
 
 impl Timers {
     fn now(&self) -> u64 {
-        self.epoch.elapsed().as_millis() as u64
+        super::clock::now()
     }
 
     fn arm(&self, at: u64, entry: &Rc<Entry>) {

@@ -287,6 +287,15 @@ impl Io {
         }
     }
 
+    /// Ready when a read may bring something: to be asked before room is made for it.
+    pub fn poll_worth_reading(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Io::Plain(s) => s.poll_read_ready(cx),
+            // TLS may hold what was read from the socket before.
+            Io::Tls(_) => Poll::Ready(Ok(())),
+        }
+    }
+
     /// Writes some of `buf`.
     pub fn poll_write(&self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         match self {

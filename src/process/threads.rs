@@ -69,6 +69,7 @@ pub(super) fn run<T>(core: &Core, lead: impl AsyncFnOnce(&Crew) -> T) -> io::Res
             if let Some(set) = affinity {
                 privileges::bind_thread(set, &log);
             }
+            clock::once_a_turn();
             let member = Member::new(index + 1, crew);
             LocalSet::new().block_on(&runtime, member.obey(inbox));
         })?;
@@ -78,6 +79,7 @@ pub(super) fn run<T>(core: &Core, lead: impl AsyncFnOnce(&Crew) -> T) -> io::Res
     }
     let runtime = runtime()?;
     let first = inboxes.pop();
+    clock::once_a_turn();
     Ok(LocalSet::new().block_on(&runtime, async {
         let member = Member::new(0, crew.clone());
         if let Some(inbox) = first {
@@ -88,7 +90,7 @@ pub(super) fn run<T>(core: &Core, lead: impl AsyncFnOnce(&Crew) -> T) -> io::Res
 }
 
 fn runtime() -> io::Result<Runtime> {
-    Builder::new_current_thread().enable_io().enable_time().build()
+    Builder::new_current_thread().enable_io().enable_time().on_thread_unpark(clock::turn).build()
 }
 
 // === impl Crew ===

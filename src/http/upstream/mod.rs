@@ -199,6 +199,7 @@ fn without_spaces(text: &[u8]) -> &[u8] {
 pub(crate) fn show_url(req: &Request, schema: &str, peer: &str, uri: &[u8]) {
     let mut url = req.upstream_url.borrow_mut();
     url.clear();
+    url.reserve(schema.len() + peer.len() + 1 + uri.len());
     url.push_str(schema);
     url.push_str(peer);
     if peer.starts_with("unix:") {

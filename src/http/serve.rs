@@ -207,6 +207,7 @@ impl Request {
             server,
             location: &server.root,
             conf: &server.root,
+            content_handler: None,
             head: Head { headers: Headers::new(), ..Head::default() },
             version: Version::Http10,
             method: Method::Unknown,

@@ -182,14 +182,15 @@ impl Member {
                     };
                     accepting.push(tokio::task::spawn_local(door.stand()));
                 }
-                Kind::Datagram if self.index == 0 => match listener.fd.try_clone() {
-                    Ok(fd) => guarded(|| configuration.datagrams(index, fd.into())),
-                    Err(reason) => {
+                // A socket for datagrams is one thread's, and so are its sessions.
+                Kind::Datagram => match listener.sockets().nth(self.index).map(|fd| fd.try_clone()) {
+                    None => {}
+                    Some(Ok(fd)) => guarded(|| configuration.datagrams(index, fd.into())),
+                    Some(Err(reason)) => {
                         let log = &listener.listen.log;
                         log::error_errno(log, Level::Alert, None, &reason, format_args!("dup() failed"));
                     }
                 },
-                Kind::Datagram => {}
             }
         }
         for task in self.accepting.replace(accepting) {

@@ -305,10 +305,16 @@ impl<P: Protocol> Exchange<P> {
             state.response_time = Some(elapsed);
         }
         self.link = None;
+        self.learn(req, false);
         if let Some(state) = req.upstream_states.last() {
             self.pick.release(End::Done, state, clock::now());
         }
         req.action.set("sending to client");
+    }
+
+    /// `sticky learn`: whose session it is.
+    pub(super) fn learn(&self, req: &Request, at_header: bool) {
+        self.pick.learn(&Source { context: req, client: None }, at_header);
     }
 
     /// The response was read to its end, and nothing more: others may use the connection.

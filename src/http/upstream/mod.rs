@@ -181,14 +181,18 @@ pub fn set_cookie_value(headers: &Headers, name: &[u8], out: &mut Vec<u8>) -> bo
         if !head.eq_ignore_ascii_case(name) {
             continue;
         }
-        let rest = rest.trim_ascii_start();
-        let Some(rest) = rest.strip_prefix(b"=") else { continue };
-        let rest = rest.trim_ascii_start();
+        let Some(rest) = without_spaces(rest).strip_prefix(b"=") else { continue };
+        let rest = without_spaces(rest);
         let end = memchr::memchr(b';', rest).unwrap_or(rest.len());
         out.extend_from_slice(&rest[..end]);
         return true;
     }
     false
+}
+
+/// Without spaces at its beginning; tabs are none.
+fn without_spaces(text: &[u8]) -> &[u8] {
+    &text[text.iter().take_while(|c| **c == b' ').count()..]
 }
 
 /// The upstream's address and URI for the log.

@@ -110,7 +110,7 @@ t = Suite("ipv6-stream", stream=r"""
 t.backend("six", kind="echo", address="::1")
 t.backend("four", kind="echo")
 t.backend("dead", kind="refused", address="::1")
-t.backend("tell", kind="raw", script=once(b"told you\n", mark=b"\n"), address="::1")
+t.backend("tell", kind="raw", script=once(b"told you\n", mark=b"hello\n"), address="::1")
 
 
 def echo(name, port, data, **options):

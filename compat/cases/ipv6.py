@@ -128,7 +128,13 @@ echo("TLS", 8, b"hello", tls=True, sni="a.test", address="::1")
 t.tcp("return", port=2, address="::1")
 t.tcp("denied", b"x", port=3, address="::1")
 t.tcp("refused", b"x", port=4, address="::1")
-t.tcp("PROXY to the backend", b"hello\n", port=5, address="::1")
+
+
+@t.case("PROXY to the backend")
+def _(c):
+    c.connect(port=5, address="::1").send(b"hello\n").all_raw()
+
+
 t.tcp("PROXY from the client", b"PROXY TCP6 2001:db8::1 2001:db8::2 1111 2222\r\nx", port=6, address="::1")
 t.tcp("two listeners, IPv4", port=10)
 t.tcp("two listeners, IPv6", port=10, address="::1")

@@ -133,7 +133,10 @@ impl<P: Protocol> Exchange<P> {
         let deadline = if shared { req.conn.deadline.clone() } else { Deadline::never() };
         let now = clock::now();
         Ok(Exchange {
-            watch: Watch::new(req, *settings.ignore_client_abort || req.is_background()),
+            watch: Watch::new(
+                req,
+                *settings.ignore_client_abort || settings.store.is_some() || req.is_background(),
+            ),
             sending: Sending::default(),
             buffering: *settings.buffering,
             head: Head::default(),

@@ -142,6 +142,11 @@ impl Head {
             known,
             ignored: false,
         };
+        if self.status == 103 {
+            // Hints mean nothing for the response that follows.
+            self.fields.push(field);
+            return Ok(());
+        }
         let value = &buffer[value];
         match known {
             Known::Other => {}

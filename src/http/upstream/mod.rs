@@ -25,6 +25,7 @@ pub mod respond;
 pub mod send;
 pub mod settings;
 pub mod spill;
+pub mod store;
 #[cfg(test)]
 mod tests;
 pub mod tunnel;

@@ -35,6 +35,7 @@ impl<P: Protocol> Exchange<P> {
         }
         self.copy_fields(req);
         self.sticky_cookie(req);
+        let stored = self.stores().then(|| self.store_time());
         let upgrade = status == 101 && req.header(UPGRADE).is_some() && req.version < Version::Http2;
         let size = self.head.size;
         self.input.consume(size);
@@ -52,7 +53,7 @@ impl<P: Protocol> Exchange<P> {
         if upgrade {
             return Box::pin(self.tunnel(req)).await;
         }
-        if req.response.header_only {
+        if req.response.header_only && stored.is_none() {
             self.finish_unread(req);
             return match req.finish().await {
                 Ok(()) => Verdict::Done,
@@ -62,7 +63,7 @@ impl<P: Protocol> Exchange<P> {
         if !self.buffering && *req.conf.core.tcp_nodelay {
             req.conn.set_nodelay();
         }
-        self.pump(req).await
+        self.pump(req, stored).await
     }
 
     fn header_is_there(&mut self, req: &Request) {

@@ -32,7 +32,10 @@ thread_local! {
 
 impl Drop for Headers {
     fn drop(&mut self) {
-        if self.arena.capacity() == 0 || self.arena.capacity() > 4 * ROOM.0 || self.fields.capacity() > 4 * ROOM.1 {
+        if self.arena.capacity() == 0
+            || self.arena.capacity() > 4 * ROOM.0
+            || self.fields.capacity() > 4 * ROOM.1
+        {
             return;
         }
         let (mut arena, mut fields) = (std::mem::take(&mut self.arena), std::mem::take(&mut self.fields));

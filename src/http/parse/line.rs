@@ -109,7 +109,15 @@ fn usual(bytes: &[u8]) -> Option<Line> {
     }
     let end = rest.len();
     let protocol = end + 1..total - 2;
-    Some(Line { method: 0..space, uri: space + 1..end, protocol, version: (1, 1), len: total - 2, total, ..Line::default() })
+    Some(Line {
+        method: 0..space,
+        uri: space + 1..end,
+        protocol,
+        version: (1, 1),
+        len: total - 2,
+        total,
+        ..Line::default()
+    })
 }
 
 /// Methods beyond this length are not usual.

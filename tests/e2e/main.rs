@@ -11,5 +11,6 @@ mod passthrough;
 mod process;
 mod reload;
 mod soak;
+mod sticky;
 mod support;
 mod websocket;

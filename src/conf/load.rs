@@ -16,6 +16,7 @@ use crate::net::listen::{Address, Kind, Listen};
 use crate::process::{self, Core};
 use crate::stream::Stream;
 use crate::syntax::{self, LoadOptions, Tree};
+use crate::tls;
 
 /// What to read, and what nginx has compiled in or from its command line. All paths are whole.
 #[derive(Clone, Debug)]
@@ -76,7 +77,11 @@ pub struct Socket {
 /// why, if it is not usable.
 pub fn load(options: &Options<'_>, messages: &mut Vec<Message>) -> Result<Ir, NotLoaded> {
     let mut cf = Build::new(options);
+    let reading = tls::Reading::begin();
     let made = read(options, &mut cf, messages);
+    if made.is_ok() {
+        reading.keep(*cf.core.main.ssl_object_cache_inheritable);
+    }
     if let Err(fault) = &made {
         let text = fault.text(b"", "");
         if !text.is_empty() {

@@ -114,3 +114,28 @@ pub fn buffers(to: &mut Setting<(usize, usize)>, d: &Directive<'_>) -> Outcome {
     let size = units::size(d.arg(2)).filter(|n| *n > 0).ok_or(Fault::directive("invalid value"))?;
     to.set((count, size))
 }
+
+/// Who may read and write files: `user:rw group:r all:r`. The owner may do both unless it is said otherwise.
+pub fn access(to: &mut Setting<u32>, d: &Directive<'_>) -> Outcome {
+    to.once()?;
+    to.set(parse_access(d)?)
+}
+
+/// Reads the arguments of [`access`] as mode bits.
+pub fn parse_access(d: &Directive<'_>) -> Outcome<u32> {
+    let (mut mode, mut user) = (0, 0o600);
+    for word in d.args() {
+        let who = [(&b"user:"[..], 6), (b"group:", 3), (b"all:", 0)];
+        let found = who.iter().find_map(|(who, shift)| Some((word.strip_prefix(*who)?, shift)));
+        let (shift, rights) = match found {
+            Some((b"rw", shift)) => (shift, 6),
+            Some((b"r", shift)) => (shift, 4),
+            _ => return Err(Fault::invalid_value(word)),
+        };
+        if *shift == 6 {
+            user = 0;
+        }
+        mode |= rights << shift;
+    }
+    Ok(mode | user)
+}

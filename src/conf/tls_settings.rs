@@ -1,10 +1,14 @@
 //! What `ssl_*` and `proxy_ssl_*` directives have in common.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use crate::conf::{Build, Fault, Outcome, Setting, units};
 use crate::syntax::Directive;
-use crate::tls::{self, ConfCommand, Protocol, keys};
+use crate::tls::{self, CertificateCache, ConfCommand, Protocol, keys};
+use crate::value::Template;
+use crate::value::certificates::{Certificates, Pair, Store};
 
 /// Names of protocols, as bits.
 pub const PROTOCOLS: &[(&str, u32)] =
@@ -38,19 +42,6 @@ pub fn set_protocols(cf: &mut Build, d: &Directive<'_>, to: fn(&mut Build) -> &m
     Ok(())
 }
 
-/// Certificates are loaded before any session begins, so their names cannot have variables.
-pub fn constant(directive: &str, value: &[u8]) -> Outcome {
-    match memchr::memchr(b'$', value) {
-        None => Ok(()),
-        Some(_) => Err(no_variables(directive)),
-    }
-}
-
-/// A directive whose value must be known before any session begins.
-pub fn no_variables(directive: &str) -> Fault {
-    Fault::whole(format!("variables in \"{directive}\" are not supported by nxr"))
-}
-
 /// A path made whole; `data:` and `engine:` values stay.
 pub fn whole_path(cf: &Build, text: &[u8]) -> String {
     match text.starts_with(b"data:") || text.starts_with(b"engine:") || text.starts_with(b"store:") {
@@ -69,14 +60,16 @@ pub fn passwords(cf: &Build, d: &Directive<'_>) -> Outcome<Vec<Vec<u8>>> {
     keys::passwords(&whole_path(cf, d.arg(1))).map_err(Fault::here)
 }
 
-/// Checks the parameters of `*_certificate_cache`, which matters only to certificates with variables.
-pub fn certificate_cache(d: &Directive<'_>) -> Outcome {
-    let (mut max, mut off) = (0, false);
+/// The cache of `*_certificate_cache`; none for `off`.
+pub fn certificate_cache(d: &Directive<'_>) -> Outcome<Option<Arc<CertificateCache>>> {
+    let (mut max, mut inactive, mut valid, mut off) = (0, 10, 60, false);
     for word in d.args() {
         let read = if let Some(value) = word.strip_prefix(b"max=") {
             units::number(value).filter(|n| *n > 0).map(|n| max = n)
-        } else if let Some(value) = word.strip_prefix(b"inactive=").or(word.strip_prefix(b"valid=")) {
-            units::seconds(value).map(|_| ())
+        } else if let Some(value) = word.strip_prefix(b"inactive=") {
+            units::seconds(value).map(|seconds| inactive = seconds)
+        } else if let Some(value) = word.strip_prefix(b"valid=") {
+            units::seconds(value).map(|seconds| valid = seconds)
         } else {
             (word == b"off").then(|| off = true)
         };
@@ -84,11 +77,70 @@ pub fn certificate_cache(d: &Directive<'_>) -> Outcome {
             return Err(Fault::invalid_parameter(word));
         }
     }
-    if max == 0 && !off {
+    if off {
+        return Ok(None);
+    }
+    if max == 0 {
         let name = String::from_utf8_lossy(d.name());
         return Err(Fault::here(format!("\"{name}\" must have the \"max\" parameter")));
     }
+    let max = usize::try_from(max).unwrap_or(usize::MAX);
+    Ok(Some(Arc::new(CertificateCache::new(max, valid, inactive))))
+}
+
+/// Sets the cache of `*_certificate_cache`.
+pub fn set_certificate_cache(
+    cf: &mut Build,
+    d: &Directive<'_>,
+    to: fn(&mut Build) -> &mut Setting<Option<Arc<CertificateCache>>>,
+) -> Outcome {
+    to(cf).once()?;
+    let cache = certificate_cache(d)?;
+    to(cf).set(cache)
+}
+
+/// Sets the lines of a `*_password_file`.
+pub fn set_passwords(
+    cf: &mut Build,
+    d: &Directive<'_>,
+    to: fn(&mut Build) -> &mut Setting<Vec<Vec<u8>>>,
+) -> Outcome {
+    to(cf).once()?;
+    let passwords = passwords(cf, d)?;
+    to(cf).set(passwords)
+}
+
+/// `ssl_conf_command` and the like: names and values.
+type Commands = Vec<(Bytes, Bytes)>;
+
+/// Adds the pair of a `*_conf_command`.
+pub fn add_command(
+    cf: &mut Build,
+    d: &Directive<'_>,
+    to: fn(&mut Build) -> &mut Setting<Commands>,
+) -> Outcome {
+    let command = (Bytes::copy_from_slice(d.arg(1)), Bytes::copy_from_slice(d.arg(2)));
+    to(cf).edit().push(command);
     Ok(())
+}
+
+/// The certificates of a server, where any of their names has variables. `template` compiles a name.
+pub fn varying(
+    cf: &mut Build,
+    certificates: &[Bytes],
+    keys: &[Bytes],
+    store: impl FnOnce(&Build) -> Store,
+    template: fn(&mut Build, &[u8]) -> Outcome<Template>,
+) -> Outcome<Option<Arc<Certificates>>> {
+    let names = certificates.iter().zip(keys);
+    if !names.clone().any(|(certificate, key)| [certificate, key].iter().any(|name| name.contains(&b'$'))) {
+        return Ok(None);
+    }
+    let mut pairs = Vec::new();
+    for (certificate, key) in names {
+        pairs.push(Pair { certificate: template(cf, certificate)?, key: template(cf, key)? });
+    }
+    Ok(Some(Arc::new(Certificates { pairs, store: store(cf) })))
 }
 
 /// What `*_conf_command` changes.

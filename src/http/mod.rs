@@ -48,6 +48,7 @@ pub mod request;
 pub mod response;
 pub mod script;
 pub mod variables;
+pub mod walk;
 
 use std::sync::Arc;
 

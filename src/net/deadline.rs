@@ -56,13 +56,13 @@ struct Timers {
 }
 
 thread_local! {
-    static TIMERS: Timers = Timers {
+    static TIMERS: Timers = const { Timers {
         heap: RefCell::new(BinaryHeap::new()),
         owned: Cell::new(0),
         next: Cell::new(NEVER),
         driver: RefCell::new(None),
         running: Cell::new(false),
-    };
+    }};
 }
 
 impl Timers {
@@ -254,6 +254,7 @@ pub async fn sleep(ms: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Instant;
 
     fn run<F: Future>(f: F) -> F::Output {
         let rt = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

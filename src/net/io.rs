@@ -135,6 +135,15 @@ impl Socket {
         }
     }
 
+    /// Another descriptor of the same socket, to look at it while its owner is busy.
+    pub fn duplicate(&self) -> io::Result<Socket> {
+        let fd = self.as_fd().try_clone_to_owned()?;
+        Ok(match self {
+            Socket::Tcp(_) => Socket::Tcp(TcpStream::from_std(fd.into())?),
+            Socket::Unix(_) => Socket::Unix(UnixStream::from_std(fd.into())?),
+        })
+    }
+
     /// Small writes leave at once (TCP_NODELAY).
     pub fn set_nodelay(&self) -> io::Result<()> {
         match self {

@@ -217,10 +217,7 @@ async fn more_bytes(
     }
     let Some(room) = buffer.spare().get_mut(seen..size) else { return Err(INTERNAL_ERROR) };
     match deadline.limit(io.read(room)).await {
-        Some(Ok(n)) if n > 0 => {
-            s.count_received(n);
-            Ok(Peeked { len: seen + n, end: false })
-        }
+        Some(Ok(n)) if n > 0 => Ok(Peeked { len: seen + n, end: false }),
         // nginx says nothing of a preread that takes too long.
         _ => Err(OK),
     }

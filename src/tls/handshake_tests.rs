@@ -30,7 +30,7 @@ async fn meet_by(
     name: &str,
 ) -> (Side, Side) {
     let (a, b) = duplex(64 * 1024);
-    tokio::join!(accept(a, choose), client.connect(b, name))
+    tokio::join!(accept(a, |asking| choose(asking.name())), client.connect(b, name))
 }
 
 async fn meet(server: &Arc<Server>, client: &Arc<Connector>) -> (Side, Side) {

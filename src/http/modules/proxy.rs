@@ -9,9 +9,10 @@ use bytes::Bytes;
 
 use super::proxy_request::{self, BodyFacts, HeaderOps};
 use super::proxy_rewrite::{self, CookieFlags, Rewrite};
-use super::proxy_ssl::{self, Ssl};
+use super::proxy_ssl;
 use super::proxy_url::{Vars, VarsRef, parse, schema, target, vars_of};
-use crate::conf::build::{Commands, Setter};
+use crate::conf::build::{Commands, Setter, both};
+use crate::conf::upstream_tls::{UpstreamTls, Use};
 use crate::conf::{Build, Conf, Fault, Outcome, set, units};
 use crate::http::conf::LocationBuild;
 use crate::http::headers::{CONTENT_LENGTH, X_FORWARDED_FOR};
@@ -87,7 +88,7 @@ pub struct LocConf {
     /// What all that pass requests on have.
     pub upstream: Settings,
     /// TLS.
-    pub ssl: Ssl,
+    pub ssl: UpstreamTls,
     /// The rest.
     pub own: Own,
 }
@@ -172,6 +173,8 @@ const SETTERS: &[(&str, Setter)] = &[
         let path = crate::conf::core::temp_path(cf, d)?;
         up(cf).temp_path.set(path)
     }),
+    ("proxy_store", |cf, d| Settings::set_store(cf, d, "proxy_store", up)),
+    ("proxy_store_access", |cf, d| set::access(&mut up(cf).store_access, d)),
     ("proxy_max_temp_file_size", |cf, d| set::size(&mut up(cf).max_temp_file_size, d)),
     ("proxy_temp_file_write_size", |cf, d| set::size(&mut up(cf).temp_file_write_size, d)),
     ("proxy_next_upstream", |cf, d| {
@@ -206,15 +209,7 @@ const SETTERS: &[(&str, Setter)] = &[
     }),
 ];
 
-const fn all_setters() -> [(&'static str, Setter); SETTERS.len() + proxy_ssl::SETTERS.len()] {
-    let mut all = [SETTERS[0]; SETTERS.len() + proxy_ssl::SETTERS.len()];
-    let mut at = 0;
-    while at < all.len() {
-        all[at] = if at < SETTERS.len() { SETTERS[at] } else { proxy_ssl::SETTERS[at - SETTERS.len()] };
-        at += 1;
-    }
-    all
-}
+const ALL: usize = SETTERS.len() + proxy_ssl::SETTERS.len();
 
 impl Conf for LocConf {
     fn check(&self, _: &mut Build) -> Outcome {
@@ -236,7 +231,8 @@ impl Conf for LocConf {
             Some(Pass::Dynamic(_)) => true,
             None => false,
         };
-        self.ssl.merge(&parent.ssl, tls, cf)?;
+        let how = Use { prefix: "proxy", used: tls, differs: false, alpn: Vec::new() };
+        self.ssl.merge(&parent.ssl, how, cf)?;
         let default = *self.own.redirect && self.own.redirects.is_none() && own_pass.is_some();
         if default && let Ok(rule) = self.own.default_redirect() {
             self.own.redirects.put(Some(vec![rule]));
@@ -271,7 +267,8 @@ impl Module for Proxy {
     type Main = ();
     type Srv = ();
     type Loc = LocConf;
-    const COMMANDS: Commands = Commands { module: "ngx_http_proxy", setters: &all_setters() };
+    const COMMANDS: Commands =
+        Commands { module: "ngx_http_proxy", setters: &both::<ALL>(SETTERS, proxy_ssl::SETTERS) };
 
     const VARIABLES: &'static [Builtin<Request>] = &[
         Builtin::new("proxy_host", |r, out| with_vars(r, |vars| out.extend_from_slice(&vars.host_header))),

@@ -77,8 +77,7 @@ pub fn field_line(line: &[u8], underscores: bool) -> FieldLine {
         start += 1;
     }
     let value = &field[start..];
-    if value.iter().fold(false, |any, c| any | (*c == 0) | (*c == b'\r')) {
-        let bad = memchr::memchr2(0, b'\r', value).unwrap_or_default();
+    if let Some(bad) = bad_in_value(value) {
         return FieldLine::Invalid(start + bad);
     }
     let mut stop = end;
@@ -86,6 +85,16 @@ pub fn field_line(line: &[u8], underscores: bool) -> FieldLine {
         stop -= 1;
     }
     FieldLine::Field { name: 0..colon, value: start..stop, valid }
+}
+
+/// The first byte that no value has.
+fn bad_in_value(value: &[u8]) -> Option<usize> {
+    // In steps of a fixed length, which the compiler turns into a few wide operations.
+    let (chunks, rest) = value.as_chunks::<16>();
+    let bad = |any: bool, c: &u8| any | (*c == 0) | (*c == b'\r');
+    let any = chunks.iter().fold(false, |any, chunk| any | chunk.iter().fold(false, bad))
+        | rest.iter().fold(false, bad);
+    if any { memchr::memchr2(0, b'\r', value) } else { None }
 }
 
 /// Where a name ends that has something else than letters, digits and hyphens from `at` on, and whether it is valid.

@@ -135,7 +135,10 @@ impl<P: Protocol> Exchange<P> {
         let deadline = if shared { req.conn.deadline.clone() } else { Deadline::never() };
         let now = clock::now();
         Ok(Exchange {
-            watch: Watch::new(req, *settings.ignore_client_abort || req.is_background()),
+            watch: Watch::new(
+                req,
+                *settings.ignore_client_abort || settings.store.is_some() || req.is_background(),
+            ),
             sending: Sending::default(),
             buffering: *settings.buffering,
             head: Head::default(),
@@ -203,6 +206,7 @@ impl<P: Protocol> Exchange<P> {
         };
         self.show(req, &name);
         self.sticky_cookie(req);
+        req.upstream_states.reserve_exact(1);
         req.upstream_states.push(UpstreamState::new(name));
         if self.sending.begun() || !self.input.is_empty() {
             self.protocol.reset();

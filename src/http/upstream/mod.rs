@@ -25,6 +25,7 @@ pub mod respond;
 pub mod send;
 pub mod settings;
 pub mod spill;
+pub mod store;
 #[cfg(test)]
 mod tests;
 pub mod tunnel;
@@ -41,9 +42,11 @@ pub use settings::{Settings, next};
 
 use super::headers::Headers;
 use super::request::Request;
+use crate::conf::upstream_tls::UpstreamTls;
 use crate::tls::Connector;
 use crate::upstream::GroupRef;
 use crate::value::Prefix;
+use crate::value::certificates::Names;
 
 /// Where a request goes.
 pub struct Target {
@@ -63,6 +66,10 @@ pub struct Tls {
     pub connector: Arc<Connector>,
     /// The name to send and to verify.
     pub name: String,
+    /// The certificate to show, where it is not the connector's: none in it where there is to be none.
+    pub certificate: Option<Option<Names>>,
+    /// What loads it.
+    pub settings: &'static UpstreamTls,
 }
 
 /// What went wrong with an attempt, as far as it decides what follows.

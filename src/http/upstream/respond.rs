@@ -34,6 +34,7 @@ impl<P: Protocol> Exchange<P> {
             return redirect_inside(req, &target);
         }
         self.copy_fields(req);
+        let stored = self.stores().then(|| self.store_time());
         let upgrade = status == 101 && req.header(UPGRADE).is_some() && req.version < Version::Http2;
         let size = self.head.size;
         self.input.consume(size);
@@ -51,7 +52,7 @@ impl<P: Protocol> Exchange<P> {
         if upgrade {
             return Box::pin(self.tunnel(req)).await;
         }
-        if req.response.header_only {
+        if req.response.header_only && stored.is_none() {
             self.finish_unread(req);
             return match req.finish().await {
                 Ok(()) => Verdict::Done,
@@ -61,7 +62,7 @@ impl<P: Protocol> Exchange<P> {
         if !self.buffering && *req.conf.core.tcp_nodelay {
             req.conn.set_nodelay();
         }
-        self.pump(req).await
+        self.pump(req, stored).await
     }
 
     fn header_is_there(&mut self, req: &Request) {

@@ -46,6 +46,8 @@ mod verify;
 
 #[cfg(test)]
 mod handshake_tests;
+#[cfg(test)]
+mod varying_tests;
 
 pub use certificate_cache::{CertificateCache, ForConnection};
 pub use ciphers::Protocol;

@@ -4,7 +4,8 @@ use std::cell::RefCell;
 use std::fmt;
 
 /// Sizes kept in the pool; a request for another size is served by the next larger one, or made to measure.
-const CLASSES: [usize; 6] = [1 << 10, 4 << 10, 8 << 10, 16 << 10, 32 << 10, 64 << 10];
+/// The largest takes 64 KiB sealed as records of TLS.
+const CLASSES: [usize; 7] = [1 << 10, 4 << 10, 8 << 10, 16 << 10, 32 << 10, 64 << 10, 66 << 10];
 /// Bytes a thread keeps at most in each class.
 const KEEP: usize = 1 << 20;
 
@@ -86,9 +87,11 @@ impl Buffer {
 
     /// Moves what is left to the front, so that the spare room is one piece.
     pub fn compact(&mut self) {
-        self.data.copy_within(self.start..self.end, 0);
-        self.end -= self.start;
-        self.start = 0;
+        if self.start > 0 {
+            self.data.copy_within(self.start..self.end, 0);
+            self.end -= self.start;
+            self.start = 0;
+        }
     }
 
     /// Appends as much of `bytes` as there is room for, and returns how much that was.

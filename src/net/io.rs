@@ -248,11 +248,7 @@ impl Io {
     pub fn poll_read(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
         match self {
             Io::Plain(s) => s.poll_read(cx, buf),
-            Io::Tls(s) => {
-                let mut space = ReadBuf::new(buf);
-                ready!(Pin::new(&mut **s.borrow_mut()).poll_read(cx, &mut space))?;
-                Poll::Ready(Ok(space.filled().len()))
-            }
+            Io::Tls(s) => s.borrow_mut().poll_read(cx, buf),
         }
     }
 
@@ -260,7 +256,7 @@ impl Io {
     pub fn poll_write(&self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         match self {
             Io::Plain(s) => s.poll_write(cx, buf),
-            Io::Tls(s) => Pin::new(&mut **s.borrow_mut()).poll_write(cx, buf),
+            Io::Tls(s) => s.borrow_mut().poll_write(cx, &[IoSlice::new(buf)]),
         }
     }
 
@@ -268,7 +264,15 @@ impl Io {
     pub fn poll_write_vectored(&self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         match self {
             Io::Plain(s) => s.poll_write_vectored(cx, bufs),
-            Io::Tls(s) => Pin::new(&mut **s.borrow_mut()).poll_write_vectored(cx, bufs),
+            Io::Tls(s) => s.borrow_mut().poll_write(cx, bufs),
+        }
+    }
+
+    /// Whether all that was written has left; plain sockets hold nothing.
+    pub fn is_flushed(&self) -> bool {
+        match self {
+            Io::Plain(_) => true,
+            Io::Tls(s) => s.borrow().is_flushed(),
         }
     }
 
@@ -276,7 +280,7 @@ impl Io {
     pub fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Io::Plain(_) => Poll::Ready(Ok(())),
-            Io::Tls(s) => Pin::new(&mut **s.borrow_mut()).poll_flush(cx),
+            Io::Tls(s) => s.borrow_mut().poll_flush(cx),
         }
     }
 
@@ -284,7 +288,7 @@ impl Io {
     pub fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Io::Plain(s) => Poll::Ready(s.shutdown(Shutdown::Write)),
-            Io::Tls(s) => Pin::new(&mut **s.borrow_mut()).poll_shutdown(cx),
+            Io::Tls(s) => s.borrow_mut().poll_shutdown(cx),
         }
     }
 

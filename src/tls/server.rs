@@ -6,6 +6,7 @@ use super::error::Error;
 use super::groups;
 use super::handshake_signature;
 use super::keys;
+use super::record::Listen;
 use super::sessions::{Context, SessionCache, TicketKeys};
 use super::verdict::VerifyError;
 use super::verify::{PathVerifier, Purpose};
@@ -110,6 +111,8 @@ impl Default for ServerTls {
 pub struct Server {
     pub(super) config: Arc<ServerConfig>,
     pub(super) verify: Option<Arc<PathVerifier>>,
+    /// Most bytes of text in a record.
+    pub(super) record_size: usize,
     /// What the configuration asks for and this program lacks; worth a warning.
     pub warnings: Vec<String>,
 }
@@ -170,14 +173,18 @@ impl Server {
             // rustls takes early data only with sessions it can take out of a cache, so that none is replayed.
             config.max_early_data_size = MAX_EARLY_DATA;
         }
-        Ok(Arc::new(Server { config: Arc::new(config), verify, warnings }))
+        config.enable_secret_extraction = true;
+        config.key_log = Arc::new(Listen);
+        let record_size = settings.record_size.clamp(LEAST_RECORD, MAX_RECORD);
+        Ok(Arc::new(Server { config: Arc::new(config), verify, record_size, warnings }))
     }
 
     /// The same server speaking other protocols on top.
     pub fn with_alpn(&self, alpn: Vec<Vec<u8>>) -> Arc<Self> {
         let mut config = ServerConfig::clone(&self.config);
         config.alpn_protocols = alpn;
-        Arc::new(Server { config: Arc::new(config), verify: self.verify.clone(), warnings: Vec::new() })
+        let (verify, record_size) = (self.verify.clone(), self.record_size);
+        Arc::new(Server { config: Arc::new(config), verify, record_size, warnings: Vec::new() })
     }
 
     /// The verdict on a client's certificates, the leaf first.

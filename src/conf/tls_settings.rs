@@ -5,8 +5,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::conf::{Build, Fault, Outcome, Setting, units};
+use crate::log::Level;
 use crate::syntax::Directive;
-use crate::tls::{self, CertificateCache, ConfCommand, Protocol, keys};
+use crate::tls::{self, CertificateCache, CertificatePair, ConfCommand, Protocol, keys};
 use crate::value::Template;
 use crate::value::certificates::{Certificates, Pair, Store};
 
@@ -159,11 +160,16 @@ pub struct Commanded<'a> {
     pub session_tickets: &'a mut bool,
 }
 
-/// Carries out commands in order.
-pub fn command(cf: &mut Build, commands: &[(Bytes, Bytes)], to: Commanded<'_>) -> Outcome {
+/// Carries out commands in order. Returns the certificate that they name, to be shown rather than another of its kind.
+pub fn command(
+    cf: &mut Build,
+    commands: &[(Bytes, Bytes)],
+    to: Commanded<'_>,
+) -> Outcome<Option<CertificatePair>> {
+    let (mut certificate, mut key) = (None, None);
     for (name, value) in commands {
-        let (name, value) = (String::from_utf8_lossy(name), String::from_utf8_lossy(value));
-        for command in tls::conf_command(&name, &value).map_err(Fault::whole)? {
+        let (name, text) = (String::from_utf8_lossy(name), String::from_utf8_lossy(value));
+        for command in tls::conf_command(&name, &text).map_err(Fault::whole)? {
             match command {
                 ConfCommand::Ciphersuites(suites) => *to.ciphersuites = Some(suites),
                 ConfCommand::Ciphers(list) => *to.ciphers = list,
@@ -172,15 +178,27 @@ pub fn command(cf: &mut Build, commands: &[(Bytes, Bytes)], to: Commanded<'_>) -
                 ConfCommand::MaxProtocol(protocol) => keep(to.protocols, protocol, |at| (2 << at) - 1),
                 ConfCommand::PreferServerCiphers(on) => *to.prefer_server_ciphers = on,
                 ConfCommand::SessionTickets(on) => *to.session_tickets = on,
+                ConfCommand::Certificate => certificate = Some(whole_path(cf, value)),
+                ConfCommand::PrivateKey => key = Some(whole_path(cf, value)),
                 ConfCommand::Nothing => {}
-                ConfCommand::Lacking => {
-                    let here = cf.here.clone();
-                    cf.warn(here, format!("\"{name} {value}\" is not supported by nxr, ignored"));
-                }
+                ConfCommand::Lacking => lacking(cf, &name, &text),
             }
         }
     }
-    Ok(())
+    match (certificate, key) {
+        (Some(certificate), Some(key)) => return Ok(Some(CertificatePair { certificate, key })),
+        (Some(certificate), None) => lacking(cf, "Certificate", &certificate),
+        (None, Some(key)) => lacking(cf, "PrivateKey", &key),
+        (None, None) => {}
+    }
+    Ok(None)
+}
+
+fn lacking(cf: &mut Build, name: &str, value: &str) {
+    let warning = (Level::Warn, format!("\"{name} {value}\" is not supported by nxr, ignored{}", cf.here));
+    if !cf.messages.contains(&warning) {
+        cf.messages.push(warning);
+    }
 }
 
 fn keep(protocols: &mut u32, limit: Option<Protocol>, mask: fn(usize) -> u32) {
@@ -192,6 +210,7 @@ fn keep(protocols: &mut u32, limit: Option<Protocol>, mask: fn(usize) -> u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::syntax::{Item, LoadOptions, parse_text};
 
     #[test]
     fn protocols_by_bits_and_limits() {
@@ -203,5 +222,32 @@ mod tests {
         assert_eq!(protocols(bits), [Protocol::TlsV1_2]);
         keep(&mut bits, None, |_| 0);
         assert_eq!(bits, 16);
+    }
+
+    fn cache_of(text: &str) -> Result<bool, String> {
+        let tree = parse_text(b"test", text.as_bytes(), &LoadOptions::new(b"/".to_vec()));
+        let directive = tree.items().find_map(|item| match item {
+            Item::Directive(directive) => Some(directive),
+            Item::Error(_) => None,
+        });
+        let directive = directive.unwrap();
+        certificate_cache(&directive)
+            .map(|cache| cache.is_some())
+            .map_err(|fault| fault.text(directive.name(), ""))
+    }
+
+    #[test]
+    fn caches_of_certificates() {
+        assert_eq!(cache_of("ssl_certificate_cache max=10 inactive=1m valid=1h;"), Ok(true));
+        assert_eq!(cache_of("ssl_certificate_cache off;"), Ok(false));
+        assert_eq!(cache_of("ssl_certificate_cache max=1 off;"), Ok(false));
+        let refused = |text: &str| cache_of(text).unwrap_err();
+        assert_eq!(
+            refused("proxy_ssl_certificate_cache valid=1s;"),
+            "\"proxy_ssl_certificate_cache\" must have the \"max\" parameter"
+        );
+        assert_eq!(refused("ssl_certificate_cache max=0;"), "invalid parameter \"max=0\"");
+        assert_eq!(refused("ssl_certificate_cache max=1 valid=x;"), "invalid parameter \"valid=x\"");
+        assert_eq!(refused("ssl_certificate_cache on;"), "invalid parameter \"on\"");
     }
 }

@@ -232,7 +232,8 @@ impl UpstreamTls {
             prefer_server_ciphers: &mut false,
             session_tickets: &mut false,
         };
-        common::command(cf, &self.conf_commands, commanded)?;
+        let commanded = common::command(cf, &self.conf_commands, commanded)?;
+        settings.certificate = commanded.or(settings.certificate);
         settings.protocols = common::protocols(protocols);
         Connector::new(&settings).map_err(Fault::whole)
     }

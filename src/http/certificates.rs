@@ -10,7 +10,7 @@ use super::{Http, Server};
 use crate::conf::tls_settings as common;
 use crate::conf::{Build, Fault, Outcome};
 use crate::log::Level;
-use crate::tls::{self, CertificatePair, ConfCommand, ServerTls, SessionCache, TicketKeys, VerifyMode};
+use crate::tls::{self, CertificatePair, ServerTls, SessionCache, TicketKeys, VerifyMode};
 use crate::value::certificates::{Certificates, Store};
 
 /// A server's TLS, loaded.
@@ -215,7 +215,6 @@ fn settings(s: &Settings, varying: bool, cf: &Build) -> ServerTls {
     let pairs = s.certificates.iter().zip(&*s.certificate_keys);
     let verify = *s.verify != VerifyMode::Off;
     ServerTls {
-        protocols: common::protocols(*s.protocols),
         ciphers: text(&s.ciphers),
         curves: text(&s.ecdh_curve),
         prefer_server_ciphers: *s.prefer_server_ciphers,
@@ -244,25 +243,17 @@ fn settings(s: &Settings, varying: bool, cf: &Build) -> ServerTls {
 
 /// Applies `ssl_conf_command`; returns whether there are tickets.
 fn commands(s: &Settings, server: &mut ServerTls, cf: &mut Build) -> Outcome<bool> {
-    let mut tickets = *s.session_tickets;
-    for (name, value) in &*s.conf_commands {
-        let (name, value) = (text(name), text(value));
-        for command in tls::conf_command(&name, &value).map_err(whole)? {
-            match command {
-                ConfCommand::Ciphersuites(list) => server.ciphersuites = Some(list),
-                ConfCommand::Ciphers(list) => server.ciphers = list,
-                ConfCommand::Curves(list) => server.curves = list,
-                ConfCommand::MinProtocol(Some(least)) => server.protocols.retain(|p| *p as u8 >= least as u8),
-                ConfCommand::MaxProtocol(Some(most)) => server.protocols.retain(|p| *p as u8 <= most as u8),
-                ConfCommand::MinProtocol(None) | ConfCommand::MaxProtocol(None) | ConfCommand::Nothing => {}
-                ConfCommand::PreferServerCiphers(on) => server.prefer_server_ciphers = on,
-                ConfCommand::SessionTickets(on) => tickets = on,
-                ConfCommand::Lacking => {
-                    warn_once(cf, format!("\"ssl_conf_command {name} {value}\" is not supported, ignored"));
-                }
-            }
-        }
-    }
+    let (mut protocols, mut tickets) = (*s.protocols, *s.session_tickets);
+    let commanded = common::Commanded {
+        protocols: &mut protocols,
+        ciphers: &mut server.ciphers,
+        ciphersuites: &mut server.ciphersuites,
+        curves: &mut server.curves,
+        prefer_server_ciphers: &mut server.prefer_server_ciphers,
+        session_tickets: &mut tickets,
+    };
+    server.certificates.extend(common::command(cf, &s.conf_commands, commanded)?);
+    server.protocols = common::protocols(protocols);
     Ok(tickets)
 }
 

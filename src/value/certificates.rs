@@ -86,3 +86,57 @@ impl Certificates {
         names.map(|names| self.store.load(&names)).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{builder, ctx};
+    use super::*;
+
+    fn fixtures() -> String {
+        format!("{}/fixtures/tls", env!("CARGO_MANIFEST_DIR"))
+    }
+
+    fn store() -> Store {
+        Store { cache: None, passwords: Vec::new(), prefix: PathBuf::from(fixtures()) }
+    }
+
+    #[test]
+    fn names_are_paths_or_the_text_itself() {
+        let mut vars = builder();
+        let mut pair = |certificate: &str, key: &str| Pair {
+            certificate: Template::parse(certificate.as_bytes(), &mut vars).unwrap(),
+            key: Template::parse(key.as_bytes(), &mut vars).unwrap(),
+        };
+        let pairs = [pair("$test.crt", "/k/$test"), pair("data:$test", "engine:e:$test"), pair("", "$test")];
+        assert!(pairs.iter().all(Pair::varies));
+        let constant = pair("a", "b");
+        assert!(!constant.varies());
+        let ctx = ctx(vars);
+        let names: Vec<_> = pairs.iter().map(|pair| store().names(pair, &ctx)).collect();
+        let name = |certificate: &str, key: &str| {
+            Some(Names { certificate: certificate.to_owned(), key: key.to_owned() })
+        };
+        assert_eq!(names[0], name(&format!("{}/test value.crt", fixtures()), "/k/test value"));
+        assert_eq!(names[1], name("data:test value", "engine:e:test value"));
+        assert_eq!(names[2], None);
+    }
+
+    #[test]
+    fn all_certificates_of_a_server_are_loaded() {
+        let mut vars = builder();
+        let pair = |name: &str| Pair {
+            certificate: Template::constant(format!("{name}.crt")),
+            key: Template::constant(format!("{name}.key")),
+        };
+        let nosuch = Pair {
+            certificate: Template::parse(b"$test.crt", &mut vars).unwrap(),
+            key: Template::constant("ecdsa.key"),
+        };
+        let ctx = ctx(vars);
+        let all = Certificates { pairs: vec![pair("ecdsa"), pair("rsa")], store: store() };
+        assert_eq!(all.load(&ctx).unwrap().len(), 2);
+        let all = Certificates { pairs: vec![pair("ecdsa"), nosuch], store: store() };
+        let error = all.load(&ctx).unwrap_err().to_string();
+        assert!(error.starts_with("cannot load certificate \"") && error.contains("no such file"), "{error}");
+    }
+}

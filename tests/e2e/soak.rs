@@ -12,6 +12,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 const SESSIONS: usize = 2000;
 /// Descriptors of the pipes that a thread keeps once it has moved bytes through so many at a time.
@@ -20,6 +21,10 @@ const PIPES: usize = 32;
 const BAD_SESSIONS: usize = 400;
 /// What memory may grow by after the warm-up, in KiB: caches and pools fill late.
 const GROWTH: usize = 4096;
+
+/// Descriptors of the pipes that a thread keeps for later transfers; how many there are depends on how many sessions
+/// met, and is far below the number of sessions.
+const PIPES: usize = 32;
 
 /// Runs `session` in rounds and holds the worker's descriptors and memory to what they were after the first.
 fn soak(server: &Server, session: impl Fn(usize) + Sync) {
@@ -148,9 +153,24 @@ fn udp_sessions_that_time_out() {
         "server {{ listen 127.0.0.1:{port} udp; proxy_timeout 20ms; proxy_pass 127.0.0.1:{}; }}",
         echo.port
     );
-    let server = Server::start("soak-udp-late", &counted(status, &text));
-    soak(&server, |number| ask(&datagrams(port), &format!("datagram {number}")));
+    // Each session lasts as long as its timeout: there are as many at a time as clients are quick.
+    let text = counted(status, &text).replace("worker_connections 200;", "worker_connections 4000;");
+    let server = Server::start("soak-udp-late", &text);
+    soak_rounds(&server, SESSIONS, SESSIONS, |number| {
+        ask_until_answered(&datagrams(port), &format!("datagram {number}"));
+    });
+    assert_eq!(server.faults(), [""; 0]);
     alone(status);
+}
+
+/// As [`ask`], where a session may end before the answer comes, which is then lost.
+fn ask_until_answered(client: &UdpSocket, text: &str) {
+    client.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    let mut room = [0; 2000];
+    wait("an answer", || {
+        client.send(text.as_bytes()).unwrap();
+        client.recv(&mut room).is_ok_and(|n| &room[..n] == text.as_bytes()).then_some(())
+    });
 }
 
 #[test]

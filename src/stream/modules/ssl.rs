@@ -203,7 +203,7 @@ impl Srv {
             prefer_server_ciphers: &mut settings.prefer_server_ciphers,
             session_tickets: &mut tickets,
         };
-        common::command(cf, &self.conf_commands, commanded)?;
+        settings.certificates.extend(common::command(cf, &self.conf_commands, commanded)?);
         settings.protocols = common::protocols(protocols);
         if tickets {
             settings.tickets = Some(self.ticket_keys(cf)?);

@@ -33,6 +33,21 @@ pub struct Commands {
     pub setters: &'static [(&'static str, Setter)],
 }
 
+/// A directive and its setter.
+pub type Entry = (&'static str, Setter);
+
+/// Two lists of directives as one; `N` is how long both are together.
+pub const fn both<const N: usize>(first: &[Entry], second: &[Entry]) -> [Entry; N] {
+    assert!(first.len() + second.len() == N);
+    let mut all = [first[0]; N];
+    let mut at = 0;
+    while at < N {
+        all[at] = if at < first.len() { first[at] } else { second[at - first.len()] };
+        at += 1;
+    }
+    all
+}
+
 /// Everything that is being built from one configuration.
 pub struct Build {
     /// Relative paths of logs, pid and other files start here.

@@ -17,6 +17,7 @@ mod suggest;
 mod support;
 pub mod tls_settings;
 pub mod units;
+pub mod upstream_tls;
 pub mod url;
 pub mod zones;
 

@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 
-use super::{Fault, Outcome, Setting, units};
+use super::{Build, Fault, Outcome, Setting, units};
+use crate::net::access::Rule;
 use crate::syntax::Directive;
 
 fn shown(text: &[u8]) -> std::borrow::Cow<'_, str> {
@@ -28,6 +29,17 @@ pub fn parse_flag(d: &Directive<'_>, value: &[u8]) -> Outcome<bool> {
             shown(d.name())
         )))
     }
+}
+
+/// `allow` or `deny` of an address, a network, `unix:` or `all`.
+pub fn access_rule(cf: &mut Build, d: &Directive<'_>) -> Outcome<Rule> {
+    let word = d.arg(1);
+    let (rule, low_bits) =
+        Rule::parse(word, d.name() == b"deny").ok_or_else(|| Fault::invalid_parameter(word))?;
+    if low_bits {
+        cf.warn(d.at(), format!("low address bits of {} are meaningless", shown(word)));
+    }
+    Ok(rule)
 }
 
 /// A size in bytes: `512`, `8k`, `1m`.

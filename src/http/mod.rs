@@ -24,6 +24,7 @@ pub mod location;
 pub mod log;
 pub mod method;
 pub mod mime;
+mod pace;
 pub mod parse;
 pub mod pause;
 pub mod phases;

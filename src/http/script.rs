@@ -184,7 +184,7 @@ impl Engine {
                     return Flow::Jump(code.next);
                 }
                 if let Some(block) = code.block.and_then(|block| req.location.ifs.get(block)) {
-                    req.conf = block;
+                    req.enter_block(block);
                 }
                 Flow::Next
             }

@@ -9,9 +9,10 @@ use bytes::Bytes;
 
 use super::proxy_request::{self, BodyFacts, HeaderOps};
 use super::proxy_rewrite::{self, CookieFlags, Rewrite};
-use super::proxy_ssl::{self, Ssl};
+use super::proxy_ssl;
 use super::proxy_url::{Vars, VarsRef, parse, schema, target, vars_of};
-use crate::conf::build::{Commands, Setter};
+use crate::conf::build::{Commands, Setter, both};
+use crate::conf::upstream_tls::{UpstreamTls, Use};
 use crate::conf::{Build, Conf, Fault, Outcome, set, units};
 use crate::http::conf::LocationBuild;
 use crate::http::headers::{CONTENT_LENGTH, X_FORWARDED_FOR};
@@ -89,7 +90,7 @@ pub struct LocConf {
     /// What all that pass requests on have.
     pub upstream: Settings,
     /// TLS.
-    pub ssl: Ssl,
+    pub ssl: UpstreamTls,
     /// The rest.
     pub own: Own,
 }
@@ -209,15 +210,7 @@ const SETTERS: &[(&str, Setter)] = &[
     }),
 ];
 
-const fn all_setters() -> [(&'static str, Setter); SETTERS.len() + proxy_ssl::SETTERS.len()] {
-    let mut all = [SETTERS[0]; SETTERS.len() + proxy_ssl::SETTERS.len()];
-    let mut at = 0;
-    while at < all.len() {
-        all[at] = if at < SETTERS.len() { SETTERS[at] } else { proxy_ssl::SETTERS[at - SETTERS.len()] };
-        at += 1;
-    }
-    all
-}
+const ALL: usize = SETTERS.len() + proxy_ssl::SETTERS.len();
 
 impl Conf for LocConf {
     fn check(&self, _: &mut Build) -> Outcome {
@@ -240,7 +233,8 @@ impl Conf for LocConf {
             Some(Pass::Dynamic(_)) => true,
             None => false,
         };
-        self.ssl.merge(&parent.ssl, tls, cf)?;
+        let how = Use { prefix: "proxy", used: tls, differs: false, alpn: Vec::new() };
+        self.ssl.merge(&parent.ssl, how, cf)?;
         let default = *self.own.redirect && self.own.redirects.is_none() && own_pass.is_some();
         if default && let Ok(rule) = self.own.default_redirect() {
             self.own.redirects.put(Some(vec![rule]));
@@ -279,7 +273,8 @@ impl Module for Proxy {
     type Main = ();
     type Srv = ();
     type Loc = LocConf;
-    const COMMANDS: Commands = Commands { module: "ngx_http_proxy", setters: &all_setters() };
+    const COMMANDS: Commands =
+        Commands { module: "ngx_http_proxy", setters: &both::<ALL>(SETTERS, proxy_ssl::SETTERS) };
 
     const VARIABLES: &'static [Builtin<Request>] = &[
         Builtin::changeable("proxy_host", |r, out| {

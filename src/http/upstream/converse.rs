@@ -103,6 +103,9 @@ impl<P: Protocol> Exchange<P> {
         loop {
             let Some(link) = &self.link else { return Poll::Ready(Err(Fail::Status(500))) };
             // Nothing is held while nothing has come: a waiting request owns no buffer.
+            if self.input.capacity() == 0 && matches!(link.io().poll_worth_reading(cx), Poll::Pending) {
+                return Poll::Pending;
+            }
             let mut room = match self.input.capacity() {
                 0 => Buffer::with_capacity(most.max(READ)),
                 _ => std::mem::take(&mut self.input),

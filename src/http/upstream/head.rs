@@ -161,6 +161,10 @@ impl Head {
             }
             _ => {}
         }
+        if self.fields.capacity() == 0 {
+            // Most heads have no more.
+            self.fields.reserve(16);
+        }
         self.fields.push(field);
         Ok(())
     }

@@ -12,7 +12,7 @@ use super::{Build, Outcome};
 use crate::http::Http;
 use crate::http::checked;
 use crate::log::{self, Level, OpenFiles};
-use crate::net::listen::Listen;
+use crate::net::listen::{Address, Kind, Listen};
 use crate::process::{self, Core};
 use crate::stream::Stream;
 use crate::syntax::{self, LoadOptions, Tree};
@@ -194,6 +194,11 @@ fn complete(cf: &mut Build, sources: Vec<(PathBuf, Vec<u8>)>) -> Outcome<Ir> {
     }
     cf.zones.check()?;
     let core = core::finish(cf, sockets.len())?;
+    for Socket { listen, .. } in &mut sockets {
+        if listen.reuseport && listen.kind == Kind::Datagram && matches!(listen.address, Address::Inet(_)) {
+            listen.sockets = core.worker_processes.max(1);
+        }
+    }
     Ok(Ir {
         core,
         http,

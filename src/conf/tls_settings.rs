@@ -111,11 +111,14 @@ pub fn set_passwords(
     to(cf).set(passwords)
 }
 
+/// `ssl_conf_command` and the like: names and values.
+type Commands = Vec<(Bytes, Bytes)>;
+
 /// Adds the pair of a `*_conf_command`.
 pub fn add_command(
     cf: &mut Build,
     d: &Directive<'_>,
-    to: fn(&mut Build) -> &mut Setting<Vec<(Bytes, Bytes)>>,
+    to: fn(&mut Build) -> &mut Setting<Commands>,
 ) -> Outcome {
     let command = (Bytes::copy_from_slice(d.arg(1)), Bytes::copy_from_slice(d.arg(2)));
     to(cf).edit().push(command);

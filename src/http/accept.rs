@@ -9,7 +9,8 @@ use super::listen::Addr;
 use super::request::Request;
 use super::{Http, http2, parse, serve};
 use crate::log::{self, Level};
-use crate::net::{Address, Deadline, Io, Socket};
+use crate::net::io::NoHeader;
+use crate::net::{Address, Deadline, Io, Socket, proxy_protocol};
 use crate::process::Slot;
 use crate::tls::{self, Asking, CertifiedKey, Choice, Peer};
 use crate::value::Scope;
@@ -67,8 +68,13 @@ async fn handshakes(http: &'static Http, mut incoming: Incoming, socket: Socket)
     if incoming.addr.proxy_protocol {
         match deadline.limit(socket.read_proxy_protocol()).await {
             Some(Ok(header)) => incoming.proxy_protocol = header,
-            Some(Err(text)) => {
-                return tell(http, &incoming, Level::Error, "reading PROXY protocol", &text);
+            Some(Err(NoHeader::Wrong(proxy_protocol::Error::Short))) => return,
+            Some(Err(NoHeader::Wrong(error))) => {
+                return tell(http, &incoming, Level::Error, "reading PROXY protocol", &error.to_string());
+            }
+            Some(Err(NoHeader::Failed(error))) => {
+                let (text, level) = tls::io_failure("recv()", &error, Peer::Client);
+                return tell(http, &incoming, level.into(), "reading PROXY protocol", &text);
             }
             None => return timed_out(http, &incoming, "reading PROXY protocol"),
         }

@@ -2,7 +2,7 @@
 //! checks in nginx's order.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::modules::ssl::{Cache, Settings};
@@ -163,7 +163,7 @@ impl Shelf {
         }
         server.session_cache = cache;
         if tickets {
-            let keys = keys.map_or_else(|| random_keys(*s.session_timeout).map_err(whole), Ok)?;
+            let keys = keys.map_or_else(|| TicketKeys::lasting(*s.session_timeout).map_err(whole), Ok)?;
             server.tickets = Some(keys);
         }
         Ok(())
@@ -316,19 +316,4 @@ fn warn_once(cf: &mut Build, text: String) {
     if !cf.messages.contains(&message) {
         cf.messages.push(message);
     }
-}
-
-/// Keys of tickets by their period in seconds. They stay for as long as the master does, so that tickets outlive a
-/// reload; workers inherit them.
-fn random_keys(period: u64) -> Result<Arc<TicketKeys>, tls::Error> {
-    static KEYS: Mutex<Vec<(u64, Arc<TicketKeys>)>> = Mutex::new(Vec::new());
-    let mut all = KEYS.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some((_, keys)) = all.iter().find(|(p, _)| *p == period) {
-        // A worker is about to be started: it need not know of keys whose time has passed.
-        keys.advance();
-        return Ok(keys.clone());
-    }
-    let keys = TicketKeys::random(Duration::from_secs(period))?;
-    all.push((period, keys.clone()));
-    Ok(keys)
 }

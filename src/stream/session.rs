@@ -59,7 +59,7 @@ pub struct Session {
     /// What is known of the client's TLS connection.
     pub tls: Option<Arc<TlsInfo>>,
     /// Places taken in `limit_conn` zones.
-    pub limits: Vec<super::modules::limit_conn::Place>,
+    pub limits: Vec<crate::value::limit_conn::Held>,
     /// `$limit_conn_status`
     pub limit_conn_status: Option<&'static str>,
     /// Values set and captured.

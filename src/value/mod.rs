@@ -4,7 +4,6 @@
 //! stream session. This room knows neither; each brings its own table of variables.
 
 pub mod certificates;
-pub mod conn_zone;
 pub mod entries;
 pub mod geo;
 pub mod keys;

@@ -10,6 +10,7 @@ mod home_lab;
 mod passthrough;
 mod process;
 mod reload;
+mod sessions;
 mod soak;
 mod support;
 mod websocket;

@@ -173,6 +173,8 @@ const SETTERS: &[(&str, Setter)] = &[
         let path = crate::conf::core::temp_path(cf, d)?;
         up(cf).temp_path.set(path)
     }),
+    ("proxy_store", |cf, d| Settings::set_store(cf, d, "proxy_store", up)),
+    ("proxy_store_access", |cf, d| set::access(&mut up(cf).store_access, d)),
     ("proxy_max_temp_file_size", |cf, d| set::size(&mut up(cf).max_temp_file_size, d)),
     ("proxy_temp_file_write_size", |cf, d| set::size(&mut up(cf).temp_file_write_size, d)),
     ("proxy_next_upstream", |cf, d| {

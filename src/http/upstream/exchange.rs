@@ -133,7 +133,10 @@ impl<P: Protocol> Exchange<P> {
         let deadline = if shared { req.conn.deadline.clone() } else { Deadline::never() };
         let now = clock::now();
         Ok(Exchange {
-            watch: Watch::new(req, *settings.ignore_client_abort || req.is_background()),
+            watch: Watch::new(
+                req,
+                *settings.ignore_client_abort || settings.store.is_some() || req.is_background(),
+            ),
             sending: Sending::default(),
             buffering: *settings.buffering,
             head: Head::default(),
@@ -199,6 +202,7 @@ impl<P: Protocol> Exchange<P> {
             }
         };
         self.show(req, &name);
+        req.upstream_states.reserve_exact(1);
         req.upstream_states.push(UpstreamState::new(name));
         if self.sending.begun() || !self.input.is_empty() {
             self.protocol.reset();
@@ -304,10 +308,16 @@ impl<P: Protocol> Exchange<P> {
             state.response_time = Some(elapsed);
         }
         self.link = None;
+        self.learn(req, false);
         if let Some(state) = req.upstream_states.last() {
             self.pick.release(End::Done, state, clock::now());
         }
         req.action.set("sending to client");
+    }
+
+    /// `sticky learn`: whose session it is.
+    pub(super) fn learn(&self, req: &Request, at_header: bool) {
+        self.pick.learn(&Source { context: req, client: None }, at_header);
     }
 
     /// The response was read to its end, and nothing more: others may use the connection.

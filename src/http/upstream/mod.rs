@@ -25,6 +25,7 @@ pub mod respond;
 pub mod send;
 pub mod settings;
 pub mod spill;
+pub mod store;
 #[cfg(test)]
 mod tests;
 pub mod tunnel;
@@ -187,9 +188,8 @@ pub fn set_cookie_value(headers: &Headers, name: &[u8], out: &mut Vec<u8>) -> bo
         if !head.eq_ignore_ascii_case(name) {
             continue;
         }
-        let rest = rest.trim_ascii_start();
-        let Some(rest) = rest.strip_prefix(b"=") else { continue };
-        let rest = rest.trim_ascii_start();
+        let Some(rest) = without_spaces(rest).strip_prefix(b"=") else { continue };
+        let rest = without_spaces(rest);
         let end = memchr::memchr(b';', rest).unwrap_or(rest.len());
         out.extend_from_slice(&rest[..end]);
         return true;
@@ -197,10 +197,16 @@ pub fn set_cookie_value(headers: &Headers, name: &[u8], out: &mut Vec<u8>) -> bo
     false
 }
 
+/// Without spaces at its beginning; tabs are none.
+fn without_spaces(text: &[u8]) -> &[u8] {
+    &text[text.iter().take_while(|c| **c == b' ').count()..]
+}
+
 /// The upstream's address and URI for the log.
 pub(crate) fn show_url(req: &Request, schema: &str, peer: &str, uri: &[u8]) {
     let mut url = req.upstream_url.borrow_mut();
     url.clear();
+    url.reserve(schema.len() + peer.len() + 1 + uri.len());
     url.push_str(schema);
     url.push_str(peer);
     if peer.starts_with("unix:") {

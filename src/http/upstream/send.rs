@@ -128,19 +128,9 @@ impl Sending {
         if !self.body {
             return Ok(Source::End);
         }
-        while let Some(part) = req.body.memory.get(self.part) {
-            self.part += 1;
-            if !part.is_empty() {
-                return Ok(Source::Piece(self.framed(part.clone())));
-            }
-        }
-        if self.streamed && !req.body.complete {
-            match req.poll_body_piece(cx) {
-                Poll::Pending => return Ok(Source::Wait),
-                Poll::Ready(Ok(Some(piece))) => return Ok(Source::Piece(self.framed(piece))),
-                Poll::Ready(Ok(None)) => {}
-                Poll::Ready(Err(verdict)) => return Err(Fail::Body(verdict)),
-            }
+        let next = if self.chunks { self.chunk(req, cx)? } else { self.piece(req, cx)? };
+        if !matches!(next, Source::End) {
+            return Ok(next);
         }
         if let Some(file) = &req.body.file {
             if self.buffer.capacity() == 0 {
@@ -167,15 +157,43 @@ impl Sending {
         Ok(Source::End)
     }
 
-    fn framed(&self, piece: Bytes) -> Bytes {
-        if !self.chunks {
-            return piece;
+    /// The next piece of what is in memory, or comes from the client.
+    fn piece(&mut self, req: &mut Request, cx: &mut Context<'_>) -> Result<Source, Fail> {
+        while let Some(part) = req.body.memory.get(self.part) {
+            self.part += 1;
+            if !part.is_empty() {
+                return Ok(Source::Piece(part.clone()));
+            }
         }
-        let mut framed = Vec::with_capacity(piece.len() + 20);
-        framed.extend_from_slice(format!("{:x}\r\n", piece.len()).as_bytes());
-        framed.extend_from_slice(&piece);
+        if !self.streamed || req.body.complete {
+            return Ok(Source::End);
+        }
+        match req.poll_body_piece(cx) {
+            Poll::Pending => Ok(Source::Wait),
+            Poll::Ready(Ok(Some(piece))) => Ok(Source::Piece(piece)),
+            Poll::Ready(Ok(None)) => Ok(Source::End),
+            Poll::Ready(Err(verdict)) => Err(Fail::Body(verdict)),
+        }
+    }
+
+    /// All of that which is there, up to a limit, as one chunk.
+    fn chunk(&mut self, req: &mut Request, cx: &mut Context<'_>) -> Result<Source, Fail> {
+        let (mut pieces, mut size) = (Vec::new(), 0);
+        while size < PIECE {
+            match self.piece(req, cx)? {
+                Source::Piece(piece) => {
+                    size += piece.len();
+                    pieces.push(piece);
+                }
+                source if pieces.is_empty() => return Ok(source),
+                _ => break,
+            }
+        }
+        let mut framed = Vec::with_capacity(size + 20);
+        framed.extend_from_slice(format!("{size:x}\r\n").as_bytes());
+        pieces.iter().for_each(|piece| framed.extend_from_slice(piece));
         framed.extend_from_slice(b"\r\n");
-        framed.into()
+        Ok(Source::Piece(framed.into()))
     }
 }
 

@@ -243,7 +243,7 @@ impl Srv {
         if let Some(keys) = &*cf.stream.main().ssl().tickets {
             return Ok(keys.clone());
         }
-        let keys = TicketKeys::random(Duration::from_secs(*self.session_timeout)).map_err(Fault::whole)?;
+        let keys = TicketKeys::lasting(*self.session_timeout).map_err(Fault::whole)?;
         cf.stream.main().ssl().tickets.put(Some(keys.clone()));
         Ok(keys)
     }

@@ -279,6 +279,13 @@ impl<IO> TlsStream<IO> {
         }
     }
 
+    fn wants_write(&self) -> bool {
+        match &self.side {
+            Side::Server(s) => s.get_ref().1.wants_write(),
+            Side::Client(s) => s.get_ref().1.wants_write(),
+        }
+    }
+
     fn read_early(&mut self, buf: &mut ReadBuf<'_>) -> io::Result<bool> {
         if let Side::Server(s) = &mut self.side
             && let Some(mut data) = s.get_mut().1.early_data()
@@ -312,6 +319,12 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for TlsStream<IO> {
         };
         match read {
             Poll::Ready(Err(e)) if e.kind() == io::ErrorKind::UnexpectedEof => Poll::Ready(Ok(())),
+            Poll::Pending if self.wants_write() => {
+                // What reading has to say (no renegotiation) should not wait for something to be written.
+                // Should it not go out now, it will with the next bytes.
+                let _ = self.poll_flush(cx)?;
+                Poll::Pending
+            }
             other => other,
         }
     }
@@ -352,5 +365,58 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TlsStream<IO> {
             Side::Server(s) => Pin::new(s.as_mut()).poll_shutdown(cx),
             Side::Client(s) => Pin::new(s.as_mut()).poll_shutdown(cx),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::handshake_tests::{connector, exchange, fixture, meet, run};
+    use super::super::{CertificatePair, Protocol, ServerTls};
+    use super::*;
+    use aws_lc_rs::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+    use rustls::ConnectionTrafficSecrets;
+    use std::time::Duration;
+
+    /// A ClientHello as the next record of a connection (RFC 5246, sections 6.2.3.3 and 7.4.1.2; RFC 5288).
+    fn another_hello(sequence: u64, secrets: &ConnectionTrafficSecrets) -> Vec<u8> {
+        let ConnectionTrafficSecrets::Aes128Gcm { key, iv } = secrets else { panic!("another cipher") };
+        let mut hello = vec![1, 0, 0, 41, 3, 3];
+        hello.extend([7; 32]);
+        hello.extend([0, 0, 2, 0xc0, 0x2b, 1, 0]);
+        let mut text = hello.clone();
+        let aad = [&sequence.to_be_bytes()[..], &[22, 3, 3, 0, 45]].concat();
+        let mut nonce = [9; 12];
+        nonce[..4].copy_from_slice(&iv.as_ref()[..4]);
+        let key = LessSafeKey::new(UnboundKey::new(&AES_128_GCM, key.as_ref()).unwrap());
+        let nonce_of = Nonce::assume_unique_for_key(nonce);
+        key.seal_in_place_append_tag(nonce_of, Aad::from(aad), &mut text).unwrap();
+        [&[22, 3, 3, 0, 8 + 45 + 16][..], &nonce[4..], &text].concat()
+    }
+
+    #[test]
+    fn a_wish_to_negotiate_again_is_refused_at_once() {
+        run(async {
+            let pair = CertificatePair { certificate: fixture("ecdsa.crt"), key: fixture("ecdsa.key") };
+            let server = Server::new(&ServerTls { certificates: vec![pair], ..ServerTls::default() });
+            let mut client = connector(|c| {
+                c.protocols = vec![Protocol::TlsV1_2];
+                c.ciphers = "ECDHE-ECDSA-AES128-GCM-SHA256".to_owned();
+            });
+            let own = Arc::get_mut(&mut client).unwrap();
+            Arc::get_mut(&mut own.config).unwrap().enable_secret_extraction = true;
+            let (s, c) = meet(&server.unwrap(), &client).await;
+            let (mut s, mut c) = (s.unwrap(), c.unwrap());
+            exchange(&mut s, &mut c).await;
+            let Side::Client(stream) = c.side else { panic!("not a client") };
+            let (mut io, connection) = stream.into_inner();
+            let (sequence, secrets) = connection.dangerous_extract_secrets().unwrap().tx;
+            io.write_all(&another_hello(sequence, &secrets)).await.unwrap();
+            let (mut byte, mut answer) = ([0], [0; 64]);
+            tokio::select! {
+                _ = s.read(&mut byte) => panic!("there is nothing to read"),
+                n = io.read(&mut answer) => assert!(n.unwrap() > 0 && answer[0] == 21, "{answer:?}"),
+                () = tokio::time::sleep(Duration::from_secs(5)) => panic!("no alert"),
+            }
+        });
     }
 }

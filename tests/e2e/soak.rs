@@ -15,8 +15,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 const SESSIONS: usize = 2000;
-/// Descriptors of the pipes that a thread keeps once it has moved bytes through so many at a time.
-const PIPES: usize = 32;
 /// Sessions of the kinds that end badly: they take longer.
 const BAD_SESSIONS: usize = 400;
 /// What memory may grow by after the warm-up, in KiB: caches and pools fill late.

@@ -33,6 +33,7 @@ pub mod groups;
 mod handshake_signature;
 mod info;
 pub mod keys;
+pub mod ocsp;
 mod pem;
 pub mod preread;
 mod server;

@@ -6,6 +6,7 @@ use super::error::Error;
 use super::groups;
 use super::handshake_signature;
 use super::keys;
+use super::ocsp::{Checker, ClientStatus, Resolving, Staple, Staples, Stapling};
 use super::sessions::{Context, SessionCache, TicketKeys};
 use super::verdict::VerifyError;
 use super::verify::{PathVerifier, Purpose};
@@ -57,8 +58,10 @@ pub struct ServerTls {
     pub certificates: Vec<CertificatePair>,
     /// Lines of `ssl_password_file`; empty when there is none.
     pub passwords: Vec<Vec<u8>>,
-    /// `ssl_stapling_file`.
-    pub stapling_file: Option<String>,
+    /// `ssl_stapling`.
+    pub stapling: Option<Stapling>,
+    /// `ssl_ocsp`.
+    pub client_status: Option<ClientStatus>,
     /// `ssl_session_tickets`, with the keys to use.
     pub tickets: Option<Arc<TicketKeys>>,
     pub session_cache: Option<SessionCache>,
@@ -89,7 +92,8 @@ impl Default for ServerTls {
             prefer_server_ciphers: false,
             certificates: Vec::new(),
             passwords: Vec::new(),
-            stapling_file: None,
+            stapling: None,
+            client_status: None,
             tickets: None,
             session_cache: None,
             session_timeout: Duration::from_secs(300),
@@ -110,9 +114,17 @@ impl Default for ServerTls {
 pub struct Server {
     pub(super) config: Arc<ServerConfig>,
     pub(super) verify: Option<Arc<PathVerifier>>,
+    /// Asks about clients' certificates.
+    pub(super) checker: Option<Arc<Checker>>,
+    pub(super) staples: Staples,
     /// What the configuration asks for and this program lacks; worth a warning.
     pub warnings: Vec<String>,
+    /// Why certificates are not stapled.
+    pub not_stapled: Vec<String>,
 }
+
+/// Certificates from a client's to the anchor.
+pub(super) type Path = Vec<CertificateDer<'static>>;
 
 /// Most bytes of payload in a record (RFC 8446, section 5.1).
 const MAX_RECORD: usize = 16384;
@@ -140,9 +152,12 @@ impl Server {
         let (versions, lacking) = ciphers::protocols(&settings.protocols)?;
         warnings.extend(lacking.iter().map(|p| format!("protocol \"{}\" is not supported", p.name())));
 
-        let certificates = Certificates::load(settings)?;
-        let client = ClientCertificates::load(settings, &provider)?;
+        let mut certificates = Certificates::load(settings)?;
+        let (client, responders) = ClientCertificates::load(settings, &provider)?;
         let context = context(settings, &certificates, client.as_ref());
+        let not_stapled = certificates.staple(settings, &responders);
+        let staples = certificates.staples.clone();
+        let checker = settings.client_status.clone().map(|s| Arc::new(Checker::new(s, responders)));
         let verify = client.as_ref().map(|c| Arc::clone(&c.path));
 
         let builder = ServerConfig::builder_with_provider(provider)
@@ -170,20 +185,39 @@ impl Server {
             // rustls takes early data only with sessions it can take out of a cache, so that none is replayed.
             config.max_early_data_size = MAX_EARLY_DATA;
         }
-        Ok(Arc::new(Server { config: Arc::new(config), verify, warnings }))
+        Ok(Arc::new(Server { config: Arc::new(config), verify, checker, staples, warnings, not_stapled }))
+    }
+
+    /// How names of OCSP responders are resolved; known only when all of the configuration is read.
+    pub fn set_resolving(&self, resolving: Resolving) {
+        if let Some(checker) = &self.checker {
+            checker.set_resolving(resolving.clone());
+        }
+        self.staples.set_resolving(resolving);
     }
 
     /// The same server speaking other protocols on top.
     pub fn with_alpn(&self, alpn: Vec<Vec<u8>>) -> Arc<Self> {
         let mut config = ServerConfig::clone(&self.config);
         config.alpn_protocols = alpn;
-        Arc::new(Server { config: Arc::new(config), verify: self.verify.clone(), warnings: Vec::new() })
+        Arc::new(Server {
+            config: Arc::new(config),
+            verify: self.verify.clone(),
+            checker: self.checker.clone(),
+            staples: self.staples.clone(),
+            warnings: Vec::new(),
+            not_stapled: Vec::new(),
+        })
     }
 
-    /// The verdict on a client's certificates, the leaf first.
-    pub(super) fn verify_client(&self, chain: &[CertificateDer<'_>]) -> Option<Result<(), VerifyError>> {
+    /// The verdict on a client's certificates, the leaf first; of good ones the path, if somebody has to be asked
+    /// about it.
+    pub(super) fn verify_client(&self, chain: &[CertificateDer<'_>]) -> Option<Result<Path, VerifyError>> {
         let now = i64::try_from(UnixTime::now().as_secs()).unwrap_or(i64::MAX);
-        self.verify.as_ref().map(|path| path.verify(chain, now))
+        self.verify.as_ref().map(|verifier| match self.checker {
+            None => verifier.verify(chain, now).map(|()| Path::new()),
+            Some(_) => verifier.path(chain, now),
+        })
     }
 }
 
@@ -253,32 +287,52 @@ fn context(settings: &ServerTls, certs: &Certificates, client: Option<&ClientCer
 #[derive(Debug)]
 struct Certificates {
     keys: Vec<Arc<CertifiedKey>>,
+    /// The file of each certificate that was loaded.
+    names: Vec<(String, Arc<CertifiedKey>)>,
+    staples: Staples,
 }
 
 // === impl Certificates ===
 
 impl Certificates {
     fn load(settings: &ServerTls) -> Result<Self, Error> {
-        let staple = settings.stapling_file.as_deref().map(keys::ocsp_response).transpose()?;
+        let file = settings.stapling.as_ref().and_then(|s| s.file.as_deref());
+        let staple = file.map(keys::ocsp_response).transpose()?;
         let mut loaded: Vec<Arc<CertifiedKey>> = Vec::new();
+        let mut names = Vec::new();
         for pair in &settings.certificates {
             let mut key = keys::certified_key(&pair.certificate, &pair.key, &settings.passwords)?;
             key.ocsp.clone_from(&staple);
             // OpenSSL has one place for a kind of key: the last of a kind wins.
             let kind = key.key.algorithm();
+            let key = Arc::new(key);
+            names.push((pair.certificate.clone(), Arc::clone(&key)));
             match loaded.iter_mut().find(|k| k.key.algorithm() == kind) {
-                Some(place) => *place = Arc::new(key),
-                None => loaded.push(Arc::new(key)),
+                Some(place) => *place = key,
+                None => loaded.push(key),
             }
         }
         // Among kinds that a client knows, OpenSSL takes the client's first; without a wish ECDSA is cheaper.
         loaded.sort_by_key(|k| k.key.algorithm() == SignatureAlgorithm::RSA);
-        Ok(Certificates { keys: loaded })
+        Ok(Certificates { keys: loaded, names, staples: Staples::default() })
     }
-}
 
-impl ResolvesServerCert for Certificates {
-    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+    /// Finds out whom to ask for responses to staple; returns what is in the way of it.
+    fn staple(&mut self, settings: &ServerTls, verifier: &Arc<PathVerifier>) -> Vec<String> {
+        let Some(stapling) = settings.stapling.as_ref().filter(|s| s.file.is_none()) else {
+            return Vec::new();
+        };
+        let mut ignored = Vec::new();
+        for (name, key) in &self.names {
+            match Staple::new(key, name, stapling, verifier) {
+                Ok(staple) => self.staples.add(staple),
+                Err(why) => ignored.push(why.to_string()),
+            }
+        }
+        ignored
+    }
+
+    fn choose(&self, hello: &ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         if let [only] = self.keys.as_slice() {
             return Some(Arc::clone(only));
         }
@@ -296,6 +350,12 @@ impl ResolvesServerCert for Certificates {
     }
 }
 
+impl ResolvesServerCert for Certificates {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        self.choose(&hello).map(|key| self.staples.on(key))
+    }
+}
+
 /// Asks clients for certificates and lets every one pass that proves its key: the verdict on its path is found
 /// after the handshake, for the request to be answered by it.
 #[derive(Debug)]
@@ -308,7 +368,11 @@ struct ClientCertificates {
 // === impl ClientCertificates ===
 
 impl ClientCertificates {
-    fn load(settings: &ServerTls, provider: &Arc<CryptoProvider>) -> Result<Option<Self>, Error> {
+    /// Who asks clients for certificates, if anybody; and who checks the signatures of OCSP responders.
+    fn load(
+        settings: &ServerTls,
+        provider: &Arc<CryptoProvider>,
+    ) -> Result<(Option<Self>, Arc<PathVerifier>), Error> {
         let load = |name: &Option<String>| match name.as_deref() {
             Some(name) if !name.is_empty() => keys::certificates(name),
             _ => Ok(Vec::new()),
@@ -328,11 +392,10 @@ impl ClientCertificates {
         }
         store.extend(load(&settings.trusted_certificate)?);
         let crls = settings.crl.as_deref().map(keys::crls).transpose()?.unwrap_or_default();
-        if settings.verify == VerifyMode::Off {
-            return Ok(None);
-        }
         let path = PathVerifier::new(store, crls, settings.verify_depth, Purpose::Client, provider);
-        Ok(Some(ClientCertificates { path, hints, provider: Arc::clone(provider) }))
+        let responders = path.for_responders();
+        let client = ClientCertificates { path, hints, provider: Arc::clone(provider) };
+        Ok(((settings.verify != VerifyMode::Off).then_some(client), responders))
     }
 }
 

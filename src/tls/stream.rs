@@ -3,7 +3,8 @@
 use super::client::{Connector, rustls_name};
 use super::failure::{HandshakeError, NotTls};
 use super::info::{Offered, TlsInfo};
-use super::server::Server;
+use super::ocsp::{Checker, Log};
+use super::server::{Path, Server};
 use aws_lc_rs::rand;
 use rustls::server::{Acceptor, ClientHello};
 use rustls::{CommonState, HandshakeKind, ProtocolVersion, SignatureScheme};
@@ -29,6 +30,8 @@ pub struct TlsStream<IO> {
     info: Arc<TlsInfo>,
     /// Early data of a client has not all been read.
     early: bool,
+    /// Who is to be asked about a client's certificates, and these with those above them.
+    unasked: Option<Box<(Arc<Checker>, Path)>>,
 }
 
 /// Boxed: a task that waits should not carry the state of TLS in its own frame.
@@ -90,13 +93,24 @@ where
     }
     if !info.reused {
         let schemes = signing_schemes(&offered, info.version);
-        info.scheme = key.and_then(|k| k.key.choose_scheme(&schemes)).map(|signer| signer.scheme());
+        info.scheme = key.as_ref().and_then(|k| k.key.choose_scheme(&schemes)).map(|signer| signer.scheme());
     }
-    info.verdict = session.peer_certificates().and_then(|chain| server.verify_client(chain));
+    if let Some(key) = &key {
+        server.staples.update(key);
+    }
+    let mut unasked = None;
+    match session.peer_certificates().and_then(|chain| server.verify_client(chain)) {
+        None => {}
+        Some(Err(error)) => info.verdict = Some(Err(error)),
+        Some(Ok(path)) => {
+            info.verdict = Some(Ok(()));
+            unasked = server.checker.as_ref().map(|checker| Box::new((Arc::clone(checker), path)));
+        }
+    }
     info.session_id = session_id;
     info.server_name = server_name;
     info.offered = offered;
-    Ok(TlsStream { side: Side::Server(stream), info: Arc::new(info), early })
+    Ok(TlsStream { side: Side::Server(stream), info: Arc::new(info), early, unasked })
 }
 
 /// Reads the ClientHello. What does not begin like TLS gets no alert, as from OpenSSL.
@@ -160,7 +174,7 @@ impl Connector {
         let (_, session) = stream.get_ref();
         self.check_name(session.peer_certificates(), name).map_err(HandshakeError::Upstream)?;
         let info = common(session);
-        Ok(TlsStream { side: Side::Client(stream), info: Arc::new(info), early: false })
+        Ok(TlsStream { side: Side::Client(stream), info: Arc::new(info), early: false, unasked: None })
     }
 }
 
@@ -195,6 +209,7 @@ fn common(state: &CommonState) -> TlsInfo {
         alpn: state.alpn_protocol().map(Box::from),
         certificate: state.peer_certificates().and_then(<[_]>::first).map(|c| c.clone().into_owned()),
         verdict: None,
+        status: Ok(()),
     }
 }
 
@@ -204,6 +219,16 @@ impl<IO> TlsStream<IO> {
     /// What the handshake came to; it outlives the stream.
     pub fn info(&self) -> &Arc<TlsInfo> {
         &self.info
+    }
+
+    /// Asks responders about the client's certificates where `ssl_ocsp` says so. It takes as long as they do: put a
+    /// deadline on it. `log` tells where to log.
+    pub async fn check_status(&mut self, log: impl FnOnce() -> Log) {
+        if let Some(unasked) = self.unasked.take() {
+            let (checker, path) = *unasked;
+            let status = checker.check(&path, &log()).await;
+            Arc::make_mut(&mut self.info).status = status;
+        }
     }
 
     /// The stream underneath.

@@ -13,6 +13,7 @@ use rustls::pki_types::{CertificateDer, SignatureVerificationAlgorithm};
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
+use x509_parser::asn1_rs::Oid;
 use x509_parser::extensions::ParsedExtension;
 use x509_parser::prelude::{
     ASN1Time, CertificateRevocationList, FromDer, GeneralName, X509Certificate, X509Version,
@@ -23,17 +24,24 @@ use x509_parser::prelude::{
 pub enum Purpose {
     Client,
     Server,
+    /// Signing OCSP responses: its rules for the leaf are looked at by who asks.
+    Responder,
 }
 
 /// Trust anchors, revocation lists and the limits of a path.
 pub struct PathVerifier {
-    store: Vec<CertificateDer<'static>>,
-    /// Places in the store by canonical subject.
-    subjects: HashMap<Vec<u8>, Vec<usize>>,
-    crls: Vec<Vec<u8>>,
+    store: Arc<Store>,
     depth: usize,
     purpose: Purpose,
     algorithms: &'static [&'static dyn SignatureVerificationAlgorithm],
+}
+
+/// Trust anchors, intermediates and revocation lists.
+struct Store {
+    certificates: Vec<CertificateDer<'static>>,
+    /// Places by canonical subject.
+    subjects: HashMap<Vec<u8>, Vec<usize>>,
+    crls: Vec<Vec<u8>>,
 }
 
 /// One certificate of a path.
@@ -48,7 +56,7 @@ struct Link<'a> {
 impl fmt::Debug for PathVerifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PathVerifier")
-            .field("anchors", &self.store.len())
+            .field("anchors", &self.store.certificates.len())
             .field("depth", &self.depth)
             .finish()
     }
@@ -57,24 +65,78 @@ impl fmt::Debug for PathVerifier {
 impl PathVerifier {
     /// `depth` is the number of certificates allowed between leaf and anchor.
     pub fn new(
-        store: Vec<CertificateDer<'static>>,
+        certificates: Vec<CertificateDer<'static>>,
         crls: Vec<Vec<u8>>,
         depth: usize,
         purpose: Purpose,
         provider: &CryptoProvider,
     ) -> Arc<Self> {
         let mut subjects: HashMap<Vec<u8>, Vec<usize>> = HashMap::new();
-        for (i, der) in store.iter().enumerate() {
+        for (i, der) in certificates.iter().enumerate() {
             if let Ok((_, cert)) = X509Certificate::from_der(der) {
                 subjects.entry(dn::canonical(cert.subject())).or_default().push(i);
             }
         }
         let algorithms = provider.signature_verification_algorithms.all;
-        Arc::new(PathVerifier { store, subjects, crls, depth, purpose, algorithms })
+        let store = Arc::new(Store { certificates, subjects, crls });
+        Arc::new(PathVerifier { store, depth, purpose, algorithms })
+    }
+
+    /// The same store for responders, whose paths are as long as OpenSSL's default allows.
+    pub fn for_responders(&self) -> Arc<Self> {
+        const DEPTH: usize = 100;
+        Arc::new(PathVerifier {
+            store: Arc::clone(&self.store),
+            depth: DEPTH,
+            purpose: Purpose::Responder,
+            algorithms: self.algorithms,
+        })
     }
 
     /// Judges a chain, the leaf first, at a time in seconds since 1970.
     pub fn verify(&self, chain: &[CertificateDer<'_>], now: i64) -> Result<(), VerifyError> {
+        self.judge(chain, now, |_| ())
+    }
+
+    /// The same, and the path that was found from the leaf to its anchor.
+    pub fn path(
+        &self,
+        chain: &[CertificateDer<'_>],
+        now: i64,
+    ) -> Result<Vec<CertificateDer<'static>>, VerifyError> {
+        self.judge(chain, now, |path| path.iter().map(|l| CertificateDer::from(l.der.to_vec())).collect())
+    }
+
+    /// A certificate of the store by which `cert` says it was issued; one that is valid now, if there is.
+    pub fn stored_issuer(&self, cert: &X509Certificate<'_>) -> Option<&CertificateDer<'static>> {
+        let places = self.store.subjects.get(&dn::canonical(cert.issuer()))?;
+        let issuers = places.iter().filter_map(|i| {
+            let der = self.store.certificates.get(*i)?;
+            let (_, issuer) = X509Certificate::from_der(der).ok()?;
+            has_issued(&issuer, cert).then(|| (issuer.validity().is_valid(), der))
+        });
+        // Of equals the first.
+        issuers.reduce(|best, other| if other.0 && !best.0 { other } else { best }).map(|(_, der)| der)
+    }
+
+    /// Whether a signature on a message is that of a certificate's key. `algorithm` is the content of an
+    /// AlgorithmIdentifier.
+    pub fn signed(
+        &self,
+        signer: &X509Certificate<'_>,
+        algorithm: &[u8],
+        message: &[u8],
+        signature: &[u8],
+    ) -> bool {
+        verify_signed(self.algorithms, signer.public_key().raw, algorithm, message, signature)
+    }
+
+    fn judge<R>(
+        &self,
+        chain: &[CertificateDer<'_>],
+        now: i64,
+        good: impl FnOnce(&[Link<'_>]) -> R,
+    ) -> Result<R, VerifyError> {
         let mut others = Vec::new();
         let mut leaf = None;
         for (i, der) in chain.iter().enumerate() {
@@ -90,12 +152,18 @@ impl PathVerifier {
         let path = self.build(leaf, &others, now, &mut verdict);
         self.extensions(&path, &mut verdict);
         self.weak_digests(&path, &mut verdict);
-        if !self.crls.is_empty() {
+        if !self.store.crls.is_empty() && !self.is_exempt(&path) {
             self.revocation(&path, now, &mut verdict);
         }
         self.signatures(&path, now, &mut verdict);
         constraints::check(path.iter().map(|l| &l.cert), &mut |e| verdict.bad(e));
-        verdict.result()
+        verdict.result().map(|()| good(&path))
+    }
+
+    /// A responder that its issuer vouches for as long as it is valid (RFC 6960 section 4.2.2.2.1).
+    fn is_exempt(&self, path: &[Link<'_>]) -> bool {
+        self.purpose == Purpose::Responder
+            && path.first().is_some_and(|l| l.cert.extensions().iter().any(|e| is_no_check(&e.oid)))
     }
 
     fn build<'a>(
@@ -108,7 +176,7 @@ impl PathVerifier {
         let mut path = vec![leaf];
         while let Some(last) = path.last_mut() {
             if is_self_signed(&last.cert) {
-                last.trusted = last.trusted || self.store.iter().any(|c| c.as_ref() == last.der);
+                last.trusted = last.trusted || self.store.certificates.iter().any(|c| c.as_ref() == last.der);
                 if !last.trusted {
                     verdict.bad(match path.len() {
                         1 => VerifyError::DEPTH_ZERO_SELF_SIGNED_CERT,
@@ -143,8 +211,8 @@ impl PathVerifier {
         let last = path.last()?;
         let wanted = dn::canonical(last.cert.issuer());
         let mut best: Option<(u8, Link<'a>)> = None;
-        let from_store = self.subjects.get(&wanted).into_iter().flatten().filter_map(|i| {
-            let der: &'a [u8] = self.store.get(*i)?.as_ref();
+        let from_store = self.store.subjects.get(&wanted).into_iter().flatten().filter_map(|i| {
+            let der: &'a [u8] = self.store.certificates.get(*i)?.as_ref();
             X509Certificate::from_der(der).ok().map(|(_, cert)| Link { cert, der, trusted: true })
         });
         let sent = others
@@ -201,8 +269,10 @@ impl PathVerifier {
             let purpose = extended.is_none_or(|e| match self.purpose {
                 Purpose::Client => e.value.client_auth,
                 Purpose::Server => e.value.server_auth,
+                Purpose::Responder => true,
             });
             let usage = i > 0
+                || self.purpose == Purpose::Responder
                 || usage.is_none_or(|u| {
                     u.value.digital_signature()
                         || u.value.key_agreement()
@@ -265,7 +335,7 @@ impl PathVerifier {
                 }
             };
             let wanted = dn::canonical(link.cert.issuer());
-            let lists = self.crls.iter().filter_map(|der| {
+            let lists = self.store.crls.iter().filter_map(|der| {
                 let (_, crl) = CertificateRevocationList::from_der(der).ok()?;
                 (dn::canonical(crl.issuer()) == wanted).then_some((der.as_slice(), crl))
             });
@@ -309,6 +379,18 @@ impl PathVerifier {
             verdict.bad(VerifyError::UNHANDLED_CRITICAL_CRL_EXTENSION);
         }
     }
+}
+
+/// id-pkix-ocsp-nocheck
+fn is_no_check(oid: &Oid<'_>) -> bool {
+    oid.as_bytes() == [0x2b, 6, 1, 5, 5, 7, 0x30, 1, 5]
+}
+
+/// Whether one certificate is the issuer that another one names, by names, identifiers and what it may be used for.
+pub fn has_issued(issuer: &X509Certificate<'_>, cert: &X509Certificate<'_>) -> bool {
+    dn::canonical(issuer.subject()) == dn::canonical(cert.issuer())
+        && key_ids_agree(cert, issuer)
+        && matches!(issuer.key_usage(), Ok(usage) if usage.as_ref().is_none_or(|u| u.value.key_cert_sign()))
 }
 
 fn same_serial(a: &[u8], b: &[u8]) -> bool {

@@ -45,6 +45,8 @@ mod verify;
 
 #[cfg(test)]
 mod handshake_tests;
+#[cfg(test)]
+mod testing;
 
 pub use ciphers::Protocol;
 pub use client::{ClientTls, Connector, UpstreamRefused};

@@ -83,18 +83,29 @@ impl fmt::Display for VerifyError {
 
 impl std::error::Error for VerifyError {}
 
-/// The verdict while steps go on: the last error stands, and nothing turns it back to good.
+/// The verdict while steps go on: nothing turns it back to good. Under nginx's callback the last error stands, without
+/// one the first.
 #[derive(Default)]
-pub(super) struct Verdict(Option<VerifyError>);
+pub(super) struct Verdict {
+    error: Option<VerifyError>,
+    first: bool,
+}
 
 // === impl Verdict ===
 
 impl Verdict {
+    /// One whose first error stands.
+    pub(super) fn of_first() -> Self {
+        Verdict { error: None, first: true }
+    }
+
     pub(super) fn bad(&mut self, e: VerifyError) {
-        self.0 = Some(e);
+        if self.error.is_none() || !self.first {
+            self.error = Some(e);
+        }
     }
 
     pub(super) fn result(&self) -> Result<(), VerifyError> {
-        self.0.map_or(Ok(()), Err)
+        self.error.map_or(Ok(()), Err)
     }
 }

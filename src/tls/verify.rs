@@ -148,7 +148,10 @@ impl PathVerifier {
         }
         let Some(leaf) = leaf else { return Err(VerifyError::INVALID_EXTENSION) };
         let now = ASN1Time::from_timestamp(now).map_err(|_| VerifyError::CERT_NOT_YET_VALID)?;
-        let mut verdict = Verdict::default();
+        let mut verdict = match self.purpose {
+            Purpose::Client | Purpose::Server => Verdict::default(),
+            Purpose::Responder => Verdict::of_first(),
+        };
         let path = self.build(leaf, &others, now, &mut verdict);
         self.extensions(&path, &mut verdict);
         self.weak_digests(&path, &mut verdict);

@@ -16,6 +16,8 @@ mod request;
 mod responder;
 pub mod response;
 mod staple;
+#[cfg(test)]
+mod tests;
 
 pub use cache::StatusCache;
 pub use client::{ClientStatus, StatusError};

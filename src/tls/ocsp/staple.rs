@@ -114,7 +114,7 @@ impl Staple {
     }
 
     /// The certificate with the response that is good now.
-    fn current(&self, now: i64) -> Arc<CertifiedKey> {
+    pub(super) fn current(&self, now: i64) -> Arc<CertifiedKey> {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         match &state.stapled {
             Some((stapled, valid)) if valid.is_none_or(|valid| valid >= now) => Arc::clone(stapled),
@@ -122,7 +122,7 @@ impl Staple {
         }
     }
 
-    fn is_due(&self, now: i64) -> bool {
+    pub(super) fn is_due(&self, now: i64) -> bool {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).refresh < now
             && !self.loading.swap(true, Ordering::AcqRel)
     }
@@ -149,11 +149,15 @@ impl Staple {
             good
         });
         self.keep(found.map(|found| (found.response, found.valid)), now());
+        self.done();
+    }
+
+    pub(super) fn done(&self) {
         self.loading.store(false, Ordering::Release);
     }
 
     /// Keeps a good response; without one the last good one stays as long as it is valid.
-    fn keep(&self, response: Option<(Vec<u8>, Option<i64>)>, now: i64) {
+    pub(super) fn keep(&self, response: Option<(Vec<u8>, Option<i64>)>, now: i64) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.refresh = now + SOON;
         if let Some((response, valid)) = response {

@@ -14,6 +14,10 @@ LEAVES = {
 }
 
 
+def serial_of(name):
+    return 1000 + len(name)
+
+
 class Certs:
     """Paths are `dir`/NAME.crt and NAME.key; the CA is ca.crt."""
 
@@ -25,6 +29,7 @@ class Certs:
                       "-subj", "/O=compat/CN=compat CA")
         for name, (cn, alt) in LEAVES.items():
             self._leaf(name, cn, alt)
+        self._responses()
 
     def path(self, name):
         return os.path.join(self.dir, name)
@@ -37,8 +42,32 @@ class Certs:
                       "-keyout", self.path(name + ".key"), "-out", self.path(name + ".csr"),
                       "-subj", "/O=compat/CN=" + cn)
         self._openssl("x509", "-req", "-in", self.path(name + ".csr"), "-CA", self.path("ca.crt"),
-                      "-CAkey", self.path("ca.key"), "-set_serial", str(1000 + len(name)), "-days", "30",
+                      "-CAkey", self.path("ca.key"), "-set_serial", str(serial_of(name)), "-days", "30",
                       "-extfile", extensions, "-out", self.path(name + ".crt"))
+
+    def _responses(self):
+        """What an OCSP responder says of the client's certificate: files NAME.ocsp."""
+        serial = "%04X" % serial_of("client")
+        states = {
+            "good": "V\t491231000000Z\t\t%s\tunknown\t/CN=x\n" % serial,
+            "revoked": "R\t491231000000Z\t250101000000Z\t%s\tunknown\t/CN=x\n" % serial,
+            "unknown": "",
+        }
+        for name, line in states.items():
+            with open(self.path("index.txt"), "w") as out:
+                out.write(line)
+            self._response(name, "client", "ca")
+        self._response("other", "default", "ca")
+        self._response("unentitled", "client", "client")
+        with open(self.path("later.ocsp"), "wb") as out:
+            out.write(bytes([0x30, 3, 0x0a, 1, 3]))
+
+    def _response(self, name, about, signer):
+        self._openssl("ocsp", "-issuer", self.path("ca.crt"), "-cert", self.path(about + ".crt"),
+                      "-reqout", self.path("request.der"))
+        self._openssl("ocsp", "-index", self.path("index.txt"), "-CA", self.path("ca.crt"),
+                      "-rsigner", self.path(signer + ".crt"), "-rkey", self.path(signer + ".key"),
+                      "-reqin", self.path("request.der"), "-respout", self.path(name + ".ocsp"), "-ndays", "30")
 
     def server_context(self, name="backend", alpn=(), client_ca=False):
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -204,7 +204,7 @@ impl UpstreamCertificates {
                 let trusted = settings.trusted_certificate.as_deref();
                 let store = trusted.map(keys::certificates).transpose()?.unwrap_or_default();
                 let crls = settings.crl.as_deref().map(keys::crls).transpose()?.unwrap_or_default();
-                Some(PathVerifier::new(store, crls, settings.verify_depth, Purpose::Server, provider))
+                Some(PathVerifier::new(store, &crls, settings.verify_depth, Purpose::Server, provider))
             }
         };
         Ok(UpstreamCertificates { path, provider: Arc::clone(provider) })

@@ -24,6 +24,7 @@ pub mod ciphers;
 mod client;
 mod conf_command;
 mod constraints;
+mod crl;
 mod der;
 mod dn;
 mod encrypted;
@@ -47,6 +48,8 @@ mod verify;
 mod handshake_tests;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod verify_tests;
 
 pub use ciphers::Protocol;
 pub use client::{ClientTls, Connector, UpstreamRefused};

@@ -392,7 +392,7 @@ impl ClientCertificates {
         }
         store.extend(load(&settings.trusted_certificate)?);
         let crls = settings.crl.as_deref().map(keys::crls).transpose()?.unwrap_or_default();
-        let path = PathVerifier::new(store, crls, settings.verify_depth, Purpose::Client, provider);
+        let path = PathVerifier::new(store, &crls, settings.verify_depth, Purpose::Client, provider);
         let responders = path.for_responders();
         let client = ClientCertificates { path, hints, provider: Arc::clone(provider) };
         Ok(((settings.verify != VerifyMode::Off).then_some(client), responders))

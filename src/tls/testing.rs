@@ -54,6 +54,11 @@ pub fn ca(limit: Option<u8>) -> Vec<u8> {
     extension(&[0x55, 0x1d, 19], true, &seq(&[&[1, 1, 0xff], &limit]))
 }
 
+/// keyUsage: certificate signing is 4, revocation list signing 2, digital signature 0x80.
+pub fn key_usage(bits: u8) -> Vec<u8> {
+    extension(&[0x55, 0x1d, 15], true, &[3, 2, 0, bits])
+}
+
 /// extKeyUsage of one of id-kp.
 pub fn usage(kp: u8) -> Vec<u8> {
     extension(&[0x55, 0x1d, 37], false, &seq(&[&oid(&[0x2b, 6, 1, 5, 5, 7, 3, kp])]))
@@ -103,13 +108,28 @@ impl Made {
         Made { key, cert }
     }
 
-    /// Another certificate for this key, self-signed or by `issuer`.
-    pub fn again(self, issuer: Option<&Made>, wish: &Wish<'_>) -> Made {
-        let cert = match issuer {
-            Some(issuer) => certificate(&issuer.key, &issuer.subject(), &self.key, wish),
-            None => certificate(&self.key, wish.subject, &self.key, wish),
+    /// A revocation list of serial numbers, from 2020 to 2049 but for years to add.
+    pub fn crl(&self, years: u8, revoked: &[u8], extensions: &[Vec<u8>]) -> Vec<u8> {
+        let time = |year: u8| der::encode(0x17, &[format!("{year:02}0101000000Z").as_bytes()]);
+        let revoked: Vec<_> = revoked.iter().map(|serial| seq(&[&[2, 1, *serial], &time(20)])).collect();
+        let revoked = match revoked.as_slice() {
+            [] => Vec::new(),
+            list => seq(&list.iter().map(Vec::as_slice).collect::<Vec<_>>()),
         };
-        Made { key: self.key, cert }
+        let extensions = match extensions {
+            [] => Vec::new(),
+            list => der::encode(0xa0, &[&seq(&list.iter().map(Vec::as_slice).collect::<Vec<_>>())]),
+        };
+        let parts = [
+            &[2, 1, 1],
+            ALGORITHM,
+            &name(&self.subject()),
+            &time(20 + years),
+            &time(49),
+            &revoked,
+            &extensions,
+        ];
+        signed(&self.key, &seq(&parts), &[])
     }
 
     fn subject(&self) -> String {

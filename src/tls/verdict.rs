@@ -9,6 +9,7 @@ pub struct VerifyError(pub u32);
 // === impl VerifyError ===
 
 impl VerifyError {
+    pub(super) const UNSPECIFIED: Self = VerifyError(1);
     pub(super) const UNABLE_TO_GET_ISSUER_CERT: Self = VerifyError(2);
     pub(super) const UNABLE_TO_GET_CRL: Self = VerifyError(3);
     pub(super) const CERT_SIGNATURE_FAILURE: Self = VerifyError(7);
@@ -26,14 +27,17 @@ impl VerifyError {
     pub(super) const INVALID_CA: Self = VerifyError(24);
     pub(super) const PATH_LENGTH_EXCEEDED: Self = VerifyError(25);
     pub(super) const INVALID_PURPOSE: Self = VerifyError(26);
+    pub(super) const KEYUSAGE_NO_CERTSIGN: Self = VerifyError(32);
     pub(super) const UNABLE_TO_GET_CRL_ISSUER: Self = VerifyError(33);
     pub(super) const UNHANDLED_CRITICAL_EXTENSION: Self = VerifyError(34);
     pub(super) const KEYUSAGE_NO_CRL_SIGN: Self = VerifyError(35);
     pub(super) const UNHANDLED_CRITICAL_CRL_EXTENSION: Self = VerifyError(36);
     pub(super) const INVALID_EXTENSION: Self = VerifyError(41);
+    pub(super) const DIFFERENT_CRL_SCOPE: Self = VerifyError(44);
     pub(super) const PERMITTED_VIOLATION: Self = VerifyError(47);
     pub(super) const EXCLUDED_VIOLATION: Self = VerifyError(48);
     pub(super) const UNSUPPORTED_CONSTRAINT_TYPE: Self = VerifyError(51);
+    pub(super) const UNSUPPORTED_NAME_SYNTAX: Self = VerifyError(53);
     pub(super) const CA_MD_TOO_WEAK: Self = VerifyError(68);
 
     /// Whether `ssl_verify_client optional_no_ca` lets it pass: only the trust anchor is missing.
@@ -61,14 +65,17 @@ impl VerifyError {
             24 => "invalid CA certificate",
             25 => "path length constraint exceeded",
             26 => "unsuitable certificate purpose",
+            32 => "key usage does not include certificate signing",
             33 => "unable to get CRL issuer certificate",
             34 => "unhandled critical extension",
             35 => "key usage does not include CRL signing",
             36 => "unhandled critical CRL extension",
             41 => "invalid or inconsistent certificate extension",
+            44 => "different CRL scope",
             47 => "permitted subtree violation",
             48 => "excluded subtree violation",
             51 => "unsupported name constraint type",
+            53 => "unsupported or invalid name syntax",
             68 => "CA signature digest algorithm too weak",
             _ => "unspecified certificate verification error",
         }

@@ -42,7 +42,7 @@ fn pki(url: Option<&str>) -> Pki {
 fn verifier(anchors: &[&Made]) -> Arc<PathVerifier> {
     let provider = rustls::crypto::aws_lc_rs::default_provider();
     let store = anchors.iter().map(|m| m.cert.clone()).collect();
-    PathVerifier::new(store, Vec::new(), 100, Purpose::Responder, &provider)
+    PathVerifier::new(store, &[], 100, Purpose::Responder, &provider)
 }
 
 const THIS: &str = "20200101000000Z";
@@ -437,6 +437,13 @@ async fn shake(
     server: &Arc<tls::Server>,
     client: Option<&CertifiedKey>,
 ) -> (TlsStream<DuplexStream>, Vec<u8>) {
+    let (side, stapled) = try_shake(server, client).await;
+    (side.unwrap(), stapled)
+}
+
+type Side = Result<TlsStream<DuplexStream>, tls::HandshakeError>;
+
+async fn try_shake(server: &Arc<tls::Server>, client: Option<&CertifiedKey>) -> (Side, Vec<u8>) {
     let seen = Arc::new(Stapled::default());
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = rustls::ClientConfig::builder_with_provider(provider)
@@ -453,9 +460,10 @@ async fn shake(
     let name = ServerName::try_from("localhost").unwrap();
     let (server, client) =
         tokio::join!(tls::accept(a, |_| Choice::Serve(server.clone())), connector.connect(name, b));
+    // Under TLSv1.3 a client has done its part before the server has checked it.
     client.unwrap();
     let stapled = seen.0.lock().unwrap().clone();
-    (server.unwrap(), stapled)
+    (server, stapled)
 }
 
 fn settings(key: &Made, chain: &[&Made]) -> ServerTls {
@@ -520,6 +528,27 @@ fn a_revoked_certificate_is_none() {
             assert_eq!(stream.info().client_verify(), words);
         }
         assert_eq!(responder.count.get(), before);
+    });
+}
+
+#[test]
+fn nothing_may_stand_behind_a_certificate() {
+    run(async {
+        let Pki { root, int, leaf } = pki(None);
+        let server = tls::Server::new(&ServerTls {
+            verify: VerifyMode::On,
+            client_certificate: Some(format!("data:{}", root.pems(&[]).0)),
+            ..settings(&leaf, &[&int])
+        });
+        let mut client = leaf.certified(&[&int]);
+        assert_eq!(
+            shake(&server.as_ref().unwrap().clone(), Some(&client)).await.0.info().client_verify(),
+            "SUCCESS"
+        );
+        let mut longer = client.cert[0].to_vec();
+        longer.push(0);
+        client.cert[0] = longer.into();
+        assert!(try_shake(&server.unwrap(), Some(&client)).await.0.is_err());
     });
 }
 

@@ -24,7 +24,6 @@ impl VerifyError {
     pub(super) const UNABLE_TO_VERIFY_LEAF_SIGNATURE: Self = VerifyError(21);
     pub(super) const CERT_CHAIN_TOO_LONG: Self = VerifyError(22);
     pub(super) const CERT_REVOKED: Self = VerifyError(23);
-    pub(super) const INVALID_CA: Self = VerifyError(24);
     pub(super) const PATH_LENGTH_EXCEEDED: Self = VerifyError(25);
     pub(super) const INVALID_PURPOSE: Self = VerifyError(26);
     pub(super) const KEYUSAGE_NO_CERTSIGN: Self = VerifyError(32);
@@ -39,6 +38,7 @@ impl VerifyError {
     pub(super) const UNSUPPORTED_CONSTRAINT_TYPE: Self = VerifyError(51);
     pub(super) const UNSUPPORTED_NAME_SYNTAX: Self = VerifyError(53);
     pub(super) const CA_MD_TOO_WEAK: Self = VerifyError(68);
+    pub(super) const INVALID_CA: Self = VerifyError(79);
 
     /// Whether `ssl_verify_client optional_no_ca` lets it pass: only the trust anchor is missing.
     pub fn is_only_untrusted(self) -> bool {
@@ -62,7 +62,6 @@ impl VerifyError {
             21 => "unable to verify the first certificate",
             22 => "certificate chain too long",
             23 => "certificate revoked",
-            24 => "invalid CA certificate",
             25 => "path length constraint exceeded",
             26 => "unsuitable certificate purpose",
             32 => "key usage does not include certificate signing",
@@ -77,6 +76,7 @@ impl VerifyError {
             51 => "unsupported name constraint type",
             53 => "unsupported or invalid name syntax",
             68 => "CA signature digest algorithm too weak",
+            79 => "invalid CA certificate",
             _ => "unspecified certificate verification error",
         }
     }

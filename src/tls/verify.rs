@@ -192,8 +192,9 @@ impl PathVerifier {
                 return path;
             }
             if path.len() > self.depth + 1 {
+                // Nothing is looked for any more, and so nothing is found.
                 verdict.bad(VerifyError::CERT_CHAIN_TOO_LONG);
-                return path;
+                break;
             }
             match self.issuer(&path, others, now, &mut tries) {
                 Some(issuer) => path.push(issuer),
@@ -251,53 +252,21 @@ impl PathVerifier {
         let mut below = 0;
         for (i, link) in path.iter().enumerate() {
             let cert = &link.cert;
-            for extension in cert.extensions() {
-                match extension.parsed_extension() {
-                    ParsedExtension::ParseError { .. } => verdict.bad(VerifyError::INVALID_EXTENSION),
-                    ParsedExtension::KeyUsage(_)
-                    | ParsedExtension::BasicConstraints(_)
-                    | ParsedExtension::ExtendedKeyUsage(_)
-                    | ParsedExtension::SubjectAlternativeName(_)
-                    | ParsedExtension::NameConstraints(_)
-                    | ParsedExtension::CertificatePolicies(_)
-                    | ParsedExtension::PolicyMappings(_)
-                    | ParsedExtension::PolicyConstraints(_)
-                    | ParsedExtension::InhibitAnyPolicy(_)
-                    | ParsedExtension::CRLDistributionPoints(_)
-                    | ParsedExtension::NSCertType(_) => {}
-                    _ if extension.critical && !is_no_check(&extension.oid) => {
-                        verdict.bad(VerifyError::UNHANDLED_CRITICAL_EXTENSION)
-                    }
-                    _ => {}
-                }
-            }
-            let (Ok(basic), Ok(usage), Ok(extended)) =
-                (cert.basic_constraints(), cert.key_usage(), cert.extended_key_usage())
-            else {
+            understood(cert, verdict);
+            let Ok(basic) = cert.basic_constraints() else {
                 verdict.bad(VerifyError::INVALID_EXTENSION);
                 continue;
             };
+            let basic = basic.filter(|b| b.value.ca);
             // Only an anchor may be from before there were basicConstraints (RFC 5280 section 6.1.4 (k)).
             let top = i + 1 == path.len();
-            if i > 0 && !(is_ca(cert) && (top || basic.as_ref().is_some_and(|b| b.value.ca))) {
+            if i > 0 && !(is_ca(cert) && (top || basic.is_some())) {
                 verdict.bad(VerifyError::INVALID_CA);
             }
-            let purpose = extended.is_none_or(|e| match self.purpose {
-                Purpose::Client => e.value.client_auth,
-                Purpose::Server => e.value.server_auth,
-                Purpose::Responder => true,
-            });
-            let usage = i > 0
-                || self.purpose == Purpose::Responder
-                || usage.is_none_or(|u| {
-                    u.value.digital_signature()
-                        || u.value.key_agreement()
-                        || (self.purpose == Purpose::Server && u.value.key_encipherment())
-                });
-            if !purpose || !usage || (i == 0 && !self.suits_netscape(cert)) {
+            if !self.suits(cert, i == 0) {
                 verdict.bad(VerifyError::INVALID_PURPOSE);
             }
-            let limit = basic.filter(|b| b.value.ca).and_then(|b| b.value.path_len_constraint);
+            let limit = basic.and_then(|b| b.value.path_len_constraint);
             if i > 0 && limit.is_some_and(|limit| below > limit) {
                 verdict.bad(VerifyError::PATH_LENGTH_EXCEEDED);
             }
@@ -306,6 +275,25 @@ impl PathVerifier {
                 below += 1;
             }
         }
+    }
+
+    /// Whether a certificate may be used for the purpose, or be above one that is.
+    fn suits(&self, cert: &X509Certificate<'_>, leaf: bool) -> bool {
+        let (Ok(usage), Ok(extended)) = (cert.key_usage(), cert.extended_key_usage()) else { return false };
+        let purpose = extended.is_none_or(|e| match self.purpose {
+            Purpose::Client => e.value.client_auth,
+            Purpose::Server => e.value.server_auth,
+            Purpose::Responder => true,
+        });
+        if !leaf || self.purpose == Purpose::Responder {
+            return purpose && (leaf || is_ca(cert));
+        }
+        let usage = usage.is_none_or(|u| {
+            u.value.digital_signature()
+                || u.value.key_agreement()
+                || (self.purpose == Purpose::Server && u.value.key_encipherment())
+        });
+        purpose && usage && self.suits_netscape(cert)
     }
 
     /// Certificates from before extKeyUsage say what they are for in an extension of Netscape's.
@@ -338,9 +326,8 @@ impl PathVerifier {
                     verdict.bad(VerifyError::KEYUSAGE_NO_CERTSIGN);
                 }
                 // What is signed weakly is bad already.
-                if !is_weak(link.der)
-                    && !(is_consistent(&link.cert) && self.signed_by(link.der, &issuer.cert))
-                {
+                let good = is_consistent(&link.cert) && self.signed_by(link.der, &issuer.cert);
+                if !good && !is_weak(link.der) {
                     verdict.bad(VerifyError::CERT_SIGNATURE_FAILURE);
                 }
             }
@@ -365,6 +352,30 @@ impl PathVerifier {
                 }
             };
             self.store.crls.judge(self.algorithms, &link.cert, &issuer.cert, now, verdict);
+        }
+    }
+}
+
+/// Reports extensions that are broken, or critical and not understood. Policies are, as long as nobody asks for any.
+fn understood(cert: &X509Certificate<'_>, verdict: &mut Verdict) {
+    for extension in cert.extensions() {
+        match extension.parsed_extension() {
+            ParsedExtension::ParseError { .. } => verdict.bad(VerifyError::INVALID_EXTENSION),
+            ParsedExtension::KeyUsage(_)
+            | ParsedExtension::BasicConstraints(_)
+            | ParsedExtension::ExtendedKeyUsage(_)
+            | ParsedExtension::SubjectAlternativeName(_)
+            | ParsedExtension::NameConstraints(_)
+            | ParsedExtension::CertificatePolicies(_)
+            | ParsedExtension::PolicyMappings(_)
+            | ParsedExtension::PolicyConstraints(_)
+            | ParsedExtension::InhibitAnyPolicy(_)
+            | ParsedExtension::CRLDistributionPoints(_)
+            | ParsedExtension::NSCertType(_) => {}
+            _ if extension.critical && !is_no_check(&extension.oid) => {
+                verdict.bad(VerifyError::UNHANDLED_CRITICAL_EXTENSION);
+            }
+            _ => {}
         }
     }
 }

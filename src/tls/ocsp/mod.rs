@@ -7,6 +7,8 @@
 //!                                        +-- judge      who signed it, and when
 //! ```
 
+#[cfg(test)]
+mod asking_tests;
 mod cache;
 mod client;
 mod exchange;
@@ -15,6 +17,8 @@ mod judge;
 mod request;
 mod responder;
 pub mod response;
+#[cfg(test)]
+mod shaking_tests;
 mod staple;
 #[cfg(test)]
 mod tests;

@@ -73,6 +73,8 @@ class Certs:
         self._openssl("x509", "-req", "-in", self.path(name + ".csr"), "-CA", self.path("ca.crt"),
                       "-CAkey", self.path("ca.key"), "-set_serial", str(serial_of(name)), "-days", "30",
                       "-extfile", extensions, "-out", self.path(name + ".crt"))
+        # A worker that is not root loads those whose names have variables.
+        os.chmod(self.path(name + ".key"), 0o644)
 
     def _path(self, name, above, own):
         """NAME.crt is a client's certificate and the intermediate that it is by; the CA is the usual one."""

@@ -87,8 +87,19 @@ pub struct Incoming {
 impl Connection {
     /// A connection whose handshakes are done.
     pub fn new(incoming: Incoming, io: Io, tls_server: Option<usize>, http: &'static Http) -> Rc<Connection> {
-        let server = &http.servers[tls_server.unwrap_or(incoming.addr.default)];
         let tls = io.tls_info();
+        Connection::with_tls(incoming, io, tls, tls_server, http)
+    }
+
+    /// The same, with what is known of its TLS.
+    pub fn with_tls(
+        incoming: Incoming,
+        io: Io,
+        tls: Option<Arc<TlsInfo>>,
+        tls_server: Option<usize>,
+        http: &'static Http,
+    ) -> Rc<Connection> {
+        let server = &http.servers[tls_server.unwrap_or(incoming.addr.default)];
         let conn = Rc::new(Connection {
             number: incoming.number,
             buffer: RefCell::new(Buffer::default()),

@@ -70,6 +70,7 @@ async fn wait(conn: &Rc<Connection>, http: &'static Http, first: bool) -> bool {
     let read = conn
         .deadline
         .limit(std::future::poll_fn(|cx| {
+            ready!(conn.io.poll_worth_reading(cx))?;
             let mut buffer = Buffer::with_capacity(8 << 10);
             let n = ready!(conn.io.poll_read(cx, buffer.spare()))?;
             buffer.filled(n);
@@ -206,6 +207,7 @@ impl Request {
             server,
             location: &server.root,
             conf: &server.root,
+            content_handler: None,
             head: Head { headers: Headers::new(), ..Head::default() },
             version: Version::Http10,
             method: Method::Unknown,

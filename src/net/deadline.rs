@@ -10,7 +10,7 @@ use std::future::Future;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const NEVER: u64 = u64::MAX;
 /// Places in the heap that are not worth a sweep.
@@ -46,7 +46,6 @@ impl Ord for Due {
 }
 
 struct Timers {
-    epoch: Instant,
     heap: RefCell<BinaryHeap<Reverse<Due>>>,
     /// Entries that a deadline owns.
     owned: Cell<usize>,
@@ -57,19 +56,18 @@ struct Timers {
 }
 
 thread_local! {
-    static TIMERS: Timers = Timers {
-        epoch: Instant::now(),
+    static TIMERS: Timers = const { Timers {
         heap: RefCell::new(BinaryHeap::new()),
         owned: Cell::new(0),
         next: Cell::new(NEVER),
         driver: RefCell::new(None),
         running: Cell::new(false),
-    };
+    }};
 }
 
 impl Timers {
     fn now(&self) -> u64 {
-        self.epoch.elapsed().as_millis() as u64
+        super::clock::now()
     }
 
     fn arm(&self, at: u64, entry: &Rc<Entry>) {
@@ -256,6 +254,7 @@ pub async fn sleep(ms: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Instant;
 
     fn run<F: Future>(f: F) -> F::Output {
         let rt = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

@@ -1,19 +1,16 @@
 //! The life of a session: what comes before the phases, the phases, and the end.
 
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::io;
-use std::os::fd::AsFd;
 use std::task::Waker;
-
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{MsgFlags, recv};
-use tokio::io::Interest;
 
 use super::Stream;
 use super::module::{BAD_REQUEST, Handler, INTERNAL_ERROR, OK, Verdict};
 use super::modules::pass::Passed;
 use super::session::Session;
 use crate::log::Level;
+use crate::net::io::{NoHeader, Peeked};
 use crate::net::{Address, Buffer, Deadline, Io, Socket, proxy_protocol};
 use crate::process::Slot;
 
@@ -111,29 +108,27 @@ fn phase(s: &mut Session, handlers: &[Handler]) -> Result<(), u16> {
 /// Reads the header that `listen ... proxy_protocol` promises.
 async fn read_proxy_protocol(s: &mut Session) -> Result<(), u16> {
     s.action.set(Some("reading PROXY protocol"));
+    let Some(socket) = s.io.as_ref().and_then(Io::plain) else { return Err(INTERNAL_ERROR) };
     let deadline = Deadline::never();
     deadline.set(*s.server.srv.core.proxy_protocol_timeout);
-    let mut buffer = Buffer::with_capacity(proxy_protocol::MAX_HEADER);
-    let mut seen = 0;
-    loop {
-        let peeked = peek(s, &deadline, &mut buffer, seen).await?;
-        let bytes = &buffer.spare()[..peeked.len];
-        match proxy_protocol::read(bytes) {
-            Ok(Some(read)) => {
-                s.proxy_protocol = read.header.map(Box::new);
-                let taken = buffer.spare().get_mut(..read.len).map_or(Ok(0), |room| take(s, room));
-                return if matches!(taken, Ok(n) if n == read.len) { Ok(()) } else { Err(INTERNAL_ERROR) };
-            }
-            Ok(None) if !peeked.end => seen = peeked.len,
-            Ok(None) => {
-                s.error(Level::Error, format_args!("{}", proxy_protocol::broken(bytes)));
-                return Err(BAD_REQUEST);
-            }
-            Err(proxy_protocol::Error::Short) => return Err(BAD_REQUEST),
-            Err(error) => {
-                s.error(Level::Error, format_args!("{error}"));
-                return Err(BAD_REQUEST);
-            }
+    match deadline.limit(socket.read_proxy_protocol()).await {
+        Some(Ok(header)) => {
+            s.proxy_protocol = header.map(Box::new);
+            Ok(())
+        }
+        Some(Err(NoHeader::Wrong(proxy_protocol::Error::Short))) => Err(BAD_REQUEST),
+        Some(Err(NoHeader::Wrong(error))) => {
+            s.error(Level::Error, format_args!("{error}"));
+            Err(BAD_REQUEST)
+        }
+        Some(Err(NoHeader::Failed(reason))) => {
+            s.connection_error(Level::Info, &reason, "recv() failed");
+            Err(OK)
+        }
+        None => {
+            let reason = io::Error::from_raw_os_error(libc::ETIMEDOUT);
+            s.errno(Level::Info, &reason, format_args!("client timed out"));
+            Err(OK)
         }
     }
 }
@@ -205,13 +200,6 @@ fn preread_datagram(s: &mut Session, first: &[u8]) -> Result<(), u16> {
     Ok(())
 }
 
-/// What is known of the client's first bytes.
-struct Peeked {
-    len: usize,
-    /// No more will come.
-    end: bool,
-}
-
 /// Waits for more than the first `seen` bytes: by peeking, so that they stay for whoever gets the connection; by
 /// reading under TLS.
 async fn more_bytes(
@@ -229,10 +217,7 @@ async fn more_bytes(
     }
     let Some(room) = buffer.spare().get_mut(seen..size) else { return Err(INTERNAL_ERROR) };
     match deadline.limit(io.read(room)).await {
-        Some(Ok(n)) if n > 0 => {
-            s.count_received(n);
-            Ok(Peeked { len: seen + n, end: false })
-        }
+        Some(Ok(n)) if n > 0 => Ok(Peeked { len: seen + n, end: false }),
         // nginx says nothing of a preread that takes too long.
         _ => Err(OK),
     }
@@ -240,59 +225,16 @@ async fn more_bytes(
 
 async fn peek(s: &Session, deadline: &Deadline, buffer: &mut Buffer, seen: usize) -> Result<Peeked, u16> {
     let Some(socket) = s.io.as_ref().and_then(Io::plain) else { return Err(INTERNAL_ERROR) };
-    let room = buffer.spare();
-    let work = std::future::poll_fn(|cx| {
-        loop {
-            std::task::ready!(socket.poll_read_ready(cx))?;
-            let attempt = socket.try_io(Interest::READABLE, || {
-                let len = recv_peek(socket, room)?;
-                // Nothing new: wait again, unless nothing new can come.
-                match len == seen && len > 0 && !ended(socket) {
-                    true => Err(io::ErrorKind::WouldBlock.into()),
-                    false => Ok(len),
-                }
-            });
-            match attempt {
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-                done => return std::task::Poll::Ready(done),
-            }
-        }
-    });
-    match deadline.limit(work).await {
-        None => {
-            if s.action.get() == Some("reading PROXY protocol") {
-                let reason = io::Error::from_raw_os_error(libc::ETIMEDOUT);
-                s.errno(Level::Info, &reason, format_args!("client timed out"));
-            }
-            Err(OK)
-        }
+    match deadline.limit(poll_fn(|cx| socket.poll_peek(cx, buffer.spare(), seen))).await {
+        // nginx says nothing of a preread that takes too long.
+        None => Err(OK),
         Some(Err(reason)) => {
             s.connection_error(Level::Info, &reason, "recv() failed");
             Err(OK)
         }
-        Some(Ok(0)) if seen == 0 && s.action.get() != Some("reading PROXY protocol") => Err(OK),
-        Some(Ok(len)) => Ok(Peeked { len, end: len == seen }),
+        Some(Ok(Peeked { len: 0, .. })) if seen == 0 => Err(OK),
+        Some(Ok(peeked)) => Ok(peeked),
     }
-}
-
-fn recv_peek(socket: &Socket, room: &mut [u8]) -> io::Result<usize> {
-    use std::os::fd::AsRawFd;
-    Ok(recv(socket.as_fd().as_raw_fd(), room, MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT)?)
-}
-
-/// Reads what was peeked at.
-fn take(s: &Session, room: &mut [u8]) -> io::Result<usize> {
-    use std::os::fd::AsRawFd;
-    let Some(socket) = s.io.as_ref().and_then(Io::plain) else { return Ok(0) };
-    Ok(recv(socket.as_fd().as_raw_fd(), room, MsgFlags::MSG_DONTWAIT)?)
-}
-
-/// Whether the peer has said its last.
-fn ended(socket: &Socket) -> bool {
-    // nix has no name for this one.
-    let hangup = PollFlags::from_bits_retain(libc::POLLRDHUP);
-    let mut fds = [PollFd::new(socket.as_fd(), hangup)];
-    matches!(poll(&mut fds, PollTimeout::ZERO), Ok(n) if n > 0)
 }
 
 // === closing all sessions of a thread ===

@@ -19,6 +19,7 @@
 //! - [`HandshakeError`] and [`io_failure`] give the error log's words and level; [`looks_like_tls`] tells a hello from
 //!   plain HTTP by its first byte; [`preread`] reads a hello that is not answered here.
 
+mod certificate_cache;
 mod cipher_table;
 pub mod ciphers;
 mod client;
@@ -34,6 +35,7 @@ pub mod groups;
 mod handshake_signature;
 mod info;
 pub mod keys;
+mod objects;
 pub mod ocsp;
 mod pem;
 pub mod preread;
@@ -49,15 +51,20 @@ mod handshake_tests;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
+mod varying_tests;
+#[cfg(test)]
 mod verify_tests;
 
+pub use certificate_cache::{CertificateCache, ForConnection};
 pub use ciphers::Protocol;
 pub use client::{ClientTls, Connector, UpstreamRefused};
 pub use conf_command::{ConfCommand, conf_command};
 pub use error::Error;
 pub use failure::{HandshakeError, Level, Peer, io_failure, looks_like_tls};
 pub use info::{PeerCertificate, TlsInfo};
+pub use objects::{Objects, Reading};
+pub use rustls::sign::CertifiedKey;
 pub use server::{CertificatePair, Server, ServerTls, VerifyMode};
 pub use sessions::{SessionCache, TicketKeys};
-pub use stream::{Choice, TlsStream, accept};
+pub use stream::{Asking, Choice, TlsStream, accept};
 pub use verdict::VerifyError;

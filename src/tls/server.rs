@@ -6,6 +6,7 @@ use super::error::Error;
 use super::groups;
 use super::handshake_signature;
 use super::keys;
+use super::objects::{self, Configured, Objects};
 use super::ocsp::{Checker, ClientStatus, Resolving, Staple, Staples, Stapling};
 use super::sessions::{Context, SessionCache, TicketKeys};
 use super::verdict::VerifyError;
@@ -56,6 +57,9 @@ pub struct ServerTls {
     pub curves: String,
     pub prefer_server_ciphers: bool,
     pub certificates: Vec<CertificatePair>,
+    /// Names of certificates as they are written, where they have variables: `certificates` is empty then, and
+    /// [`Server::showing`] says for every handshake what is shown.
+    pub varying: Vec<String>,
     /// Lines of `ssl_password_file`; empty when there is none.
     pub passwords: Vec<Vec<u8>>,
     /// `ssl_stapling`.
@@ -91,6 +95,7 @@ impl Default for ServerTls {
             curves: "auto".to_owned(),
             prefer_server_ciphers: false,
             certificates: Vec::new(),
+            varying: Vec::new(),
             passwords: Vec::new(),
             stapling: None,
             client_status: None,
@@ -114,6 +119,8 @@ impl Default for ServerTls {
 pub struct Server {
     pub(super) config: Arc<ServerConfig>,
     pub(super) verify: Option<Arc<PathVerifier>>,
+    /// It speaks TLSv1.3.
+    pub(super) tls13: bool,
     /// Asks about clients' certificates.
     pub(super) checker: Option<Arc<Checker>>,
     pub(super) staples: Staples,
@@ -152,10 +159,10 @@ impl Server {
         let (versions, lacking) = ciphers::protocols(&settings.protocols)?;
         warnings.extend(lacking.iter().map(|p| format!("protocol \"{}\" is not supported", p.name())));
 
-        let mut certificates = Certificates::load(settings)?;
+        let (mut certificates, named) = Certificates::load(settings)?;
         let (client, responders) = ClientCertificates::load(settings, &provider)?;
         let context = context(settings, &certificates, client.as_ref());
-        let not_stapled = certificates.staple(settings, &responders);
+        let not_stapled = certificates.staple(settings, &named, &responders);
         let staples = certificates.staples.clone();
         let checker = settings.client_status.clone().map(|s| Arc::new(Checker::new(s, responders)));
         let verify = client.as_ref().map(|c| Arc::clone(&c.path));
@@ -185,7 +192,9 @@ impl Server {
             // rustls takes early data only with sessions it can take out of a cache, so that none is replayed.
             config.max_early_data_size = MAX_EARLY_DATA;
         }
-        Ok(Arc::new(Server { config: Arc::new(config), verify, checker, staples, warnings, not_stapled }))
+        let tls13 = settings.protocols.contains(&Protocol::TlsV1_3);
+        let config = Arc::new(config);
+        Ok(Arc::new(Server { config, verify, tls13, checker, staples, warnings, not_stapled }))
     }
 
     /// How names of OCSP responders are resolved; known only when all of the configuration is read.
@@ -200,11 +209,23 @@ impl Server {
     pub fn with_alpn(&self, alpn: Vec<Vec<u8>>) -> Arc<Self> {
         let mut config = ServerConfig::clone(&self.config);
         config.alpn_protocols = alpn;
+        self.with(config, self.staples.clone())
+    }
+
+    /// The same server with these certificates. To what is known only in a handshake nothing is stapled.
+    pub fn showing(&self, keys: Vec<CertifiedKey>) -> Arc<Self> {
+        let mut config = ServerConfig::clone(&self.config);
+        config.cert_resolver = Arc::new(Certificates::new(keys.into_iter().map(Arc::new)));
+        self.with(config, Staples::default())
+    }
+
+    fn with(&self, config: ServerConfig, staples: Staples) -> Arc<Self> {
         Arc::new(Server {
             config: Arc::new(config),
             verify: self.verify.clone(),
+            tls13: self.tls13,
             checker: self.checker.clone(),
-            staples: self.staples.clone(),
+            staples,
             warnings: Vec::new(),
             not_stapled: Vec::new(),
         })
@@ -275,6 +296,9 @@ fn context(settings: &ServerTls, certs: &Certificates, client: Option<&ClientCer
     for key in &certs.keys {
         add(key.cert.first().map(|c| c.as_ref()).unwrap_or_default());
     }
+    for name in &settings.varying {
+        add(name.as_bytes());
+    }
     for name in client.map(|c| c.hints.as_slice()).unwrap_or_default() {
         add(name.as_ref());
     }
@@ -283,47 +307,55 @@ fn context(settings: &ServerTls, certs: &Certificates, client: Option<&ClientCer
     out
 }
 
+/// Certificates and their files.
+type Named = Vec<(String, Arc<CertifiedKey>)>;
+
 /// The certificates of a server, of which a client gets the first it can check.
 #[derive(Debug)]
 struct Certificates {
     keys: Vec<Arc<CertifiedKey>>,
-    /// The file of each certificate that was loaded.
-    names: Vec<(String, Arc<CertifiedKey>)>,
     staples: Staples,
 }
 
 // === impl Certificates ===
 
 impl Certificates {
-    fn load(settings: &ServerTls) -> Result<Self, Error> {
+    /// With the file that each is from, replaced ones included.
+    fn load(settings: &ServerTls) -> Result<(Self, Named), Error> {
         let file = settings.stapling.as_ref().and_then(|s| s.file.as_deref());
         let staple = file.map(keys::ocsp_response).transpose()?;
-        let mut loaded: Vec<Arc<CertifiedKey>> = Vec::new();
-        let mut names = Vec::new();
+        let mut named = Named::new();
         for pair in &settings.certificates {
-            let mut key = keys::certified_key(&pair.certificate, &pair.key, &settings.passwords)?;
+            let mut key = Configured.certified_key(&pair.certificate, &pair.key, &settings.passwords)?;
             key.ocsp.clone_from(&staple);
+            named.push((pair.certificate.clone(), Arc::new(key)));
+        }
+        let keys = named.iter().map(|(_, key)| Arc::clone(key));
+        Ok((Certificates::new(keys), named))
+    }
+
+    fn new(certified: impl Iterator<Item = Arc<CertifiedKey>>) -> Self {
+        let mut keys: Vec<Arc<CertifiedKey>> = Vec::new();
+        for key in certified {
             // OpenSSL has one place for a kind of key: the last of a kind wins.
             let kind = key.key.algorithm();
-            let key = Arc::new(key);
-            names.push((pair.certificate.clone(), Arc::clone(&key)));
-            match loaded.iter_mut().find(|k| k.key.algorithm() == kind) {
+            match keys.iter_mut().find(|k| k.key.algorithm() == kind) {
                 Some(place) => *place = key,
-                None => loaded.push(key),
+                None => keys.push(key),
             }
         }
         // Among kinds that a client knows, OpenSSL takes the client's first; without a wish ECDSA is cheaper.
-        loaded.sort_by_key(|k| k.key.algorithm() == SignatureAlgorithm::RSA);
-        Ok(Certificates { keys: loaded, names, staples: Staples::default() })
+        keys.sort_by_key(|k| k.key.algorithm() == SignatureAlgorithm::RSA);
+        Certificates { keys, staples: Staples::default() }
     }
 
     /// Finds out whom to ask for responses to staple; returns what is in the way of it.
-    fn staple(&mut self, settings: &ServerTls, verifier: &Arc<PathVerifier>) -> Vec<String> {
+    fn staple(&mut self, settings: &ServerTls, named: &Named, verifier: &Arc<PathVerifier>) -> Vec<String> {
         let Some(stapling) = settings.stapling.as_ref().filter(|s| s.file.is_none()) else {
             return Vec::new();
         };
         let mut ignored = Vec::new();
-        for (name, key) in &self.names {
+        for (name, key) in named {
             match Staple::new(key, name, stapling, verifier) {
                 Ok(staple) => self.staples.add(staple),
                 Err(why) => ignored.push(why.to_string()),
@@ -374,7 +406,7 @@ impl ClientCertificates {
         provider: &Arc<CryptoProvider>,
     ) -> Result<(Option<Self>, Arc<PathVerifier>), Error> {
         let load = |name: &Option<String>| match name.as_deref() {
-            Some(name) if !name.is_empty() => keys::certificates(name),
+            Some(name) if !name.is_empty() => objects::authorities(name),
             _ => Ok(Vec::new()),
         };
         // Bad files are errors even when nobody is verified.
@@ -391,7 +423,7 @@ impl ClientCertificates {
             }
         }
         store.extend(load(&settings.trusted_certificate)?);
-        let crls = settings.crl.as_deref().map(keys::crls).transpose()?.unwrap_or_default();
+        let crls = settings.crl.as_deref().map(objects::crls).transpose()?.unwrap_or_default();
         let path = PathVerifier::new(store, &crls, settings.verify_depth, Purpose::Client, provider);
         let responders = path.for_responders();
         let client = ClientCertificates { path, hints, provider: Arc::clone(provider) };

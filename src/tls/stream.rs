@@ -21,6 +21,46 @@ pub enum Choice {
     Serve(Arc<Server>),
     /// `ssl_reject_handshake`.
     Reject,
+    /// The certificate to show could not be loaded, which has been told.
+    NoCertificate,
+}
+
+/// A client that has said hello and nothing else.
+pub struct Asking<'a, IO> {
+    hello: ClientHello<'a>,
+    io: &'a IO,
+}
+
+impl<IO> Asking<'_, IO> {
+    /// The name it asks for.
+    pub fn name(&self) -> Option<&str> {
+        self.hello.server_name()
+    }
+
+    /// The stream underneath.
+    pub fn io(&self) -> &IO {
+        self.io
+    }
+
+    /// What is known of its connection to `server` so far.
+    pub fn info(&self, server: &Server) -> TlsInfo {
+        let offered = offered(&self.hello);
+        let newest = server.tls13 && offered.ciphers.iter().any(|suite| suite >> 8 == 0x13);
+        TlsInfo {
+            version: Some(if newest { ProtocolVersion::TLSv1_3 } else { ProtocolVersion::TLSv1_2 }),
+            suite: None,
+            group: None,
+            scheme: None,
+            offered,
+            server_name: self.name().map(Box::from),
+            reused: false,
+            session_id: None,
+            alpn: None,
+            certificate: None,
+            verdict: None,
+            status: Ok(()),
+        }
+    }
 }
 
 /// A TLS connection over any byte stream. `poll_shutdown` says close_notify first; a peer's end of stream is an end
@@ -40,13 +80,15 @@ enum Side<IO> {
     Client(Box<client::TlsStream<IO>>),
 }
 
-/// fatal, unrecognized_name (RFC 6066 section 3).
-const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
+/// unrecognized_name (RFC 6066 section 3).
+const UNRECOGNIZED_NAME: u8 = 112;
+/// internal_error (RFC 8446 section 6.2).
+const INTERNAL_ERROR: u8 = 80;
 
-/// Takes a client through the handshake; `choose` picks the server by the name the client asks for.
+/// Takes a client through the handshake; `choose` picks the server, by the name the client asks for and more.
 pub async fn accept<IO>(
     io: IO,
-    choose: impl FnOnce(Option<&str>) -> Choice,
+    choose: impl FnOnce(&Asking<'_, IO>) -> Choice,
 ) -> Result<TlsStream<IO>, HandshakeError>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
@@ -57,21 +99,18 @@ where
 
 async fn handshake<IO>(
     io: IO,
-    choose: impl FnOnce(Option<&str>) -> Choice,
+    choose: impl FnOnce(&Asking<'_, IO>) -> Choice,
 ) -> Result<TlsStream<IO>, HandshakeError>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
     let start = client_hello(io).await?;
     let hello = start.client_hello();
-    let server = match choose(hello.server_name()) {
+    let server = match choose(&Asking { hello: start.client_hello(), io: &start.io }) {
         Choice::Serve(server) => server,
-        Choice::Reject => {
-            let mut io = start.io;
-            // The client may be gone already: there is nothing more to say to it.
-            let _ = io.write_all(&UNRECOGNIZED_NAME).await;
-            let _ = io.flush().await;
-            return Err(HandshakeError::Rejected);
+        Choice::Reject => return Err(refuse(start.io, UNRECOGNIZED_NAME, HandshakeError::Rejected).await),
+        Choice::NoCertificate => {
+            return Err(refuse(start.io, INTERNAL_ERROR, HandshakeError::NoCertificate).await);
         }
     };
     let server_name = hello.server_name().map(Box::from);
@@ -107,10 +146,21 @@ where
             unasked = server.checker.as_ref().map(|checker| Box::new((Arc::clone(checker), path)));
         }
     }
-    info.session_id = session_id;
+    info.session_id = Some(session_id);
     info.server_name = server_name;
     info.offered = offered;
     Ok(TlsStream { side: Side::Server(stream), info: Arc::new(info), early, unasked })
+}
+
+/// Says a fatal alert instead of a ServerHello.
+async fn refuse<IO>(mut io: IO, alert: u8, error: HandshakeError) -> HandshakeError
+where
+    IO: AsyncWrite + Unpin,
+{
+    // The client may be gone already: there is nothing more to say to it.
+    let _ = io.write_all(&[21, 3, 3, 0, 2, 2, alert]).await;
+    let _ = io.flush().await;
+    error
 }
 
 /// Reads the ClientHello. What does not begin like TLS gets no alert, as from OpenSSL.
@@ -205,7 +255,7 @@ fn common(state: &CommonState) -> TlsInfo {
         offered: Offered::default(),
         server_name: None,
         reused: state.handshake_kind() == Some(HandshakeKind::Resumed),
-        session_id: [0; 32],
+        session_id: None,
         alpn: state.alpn_protocol().map(Box::from),
         certificate: state.peer_certificates().and_then(<[_]>::first).map(|c| c.clone().into_owned()),
         verdict: None,

@@ -8,11 +8,9 @@
 //! One task a thread closes what timed out and what a peer closes: connections idle for [`SETTLE`] get watched.
 
 use std::cell::RefCell;
-use std::future::Future;
 use std::io;
 use std::mem::MaybeUninit;
-use std::pin::pin;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 use tokio::io::Interest;
 
@@ -171,23 +169,10 @@ fn alive(io: &Io) -> bool {
     {
         return false;
     }
-    io.with_socket(|socket| match readiness(socket) {
-        Poll::Pending => true,
-        Poll::Ready(Ok(ready)) if !ready.is_read_closed() => silent(socket),
-        Poll::Ready(_) => false,
-    })
+    io.with_socket(silent)
 }
 
-/// What is known without asking the system.
-fn readiness(socket: &Socket) -> Poll<io::Result<tokio::io::Ready>> {
-    let mut cx = Context::from_waker(Waker::noop());
-    match socket {
-        Socket::Tcp(s) => pin!(s.ready(Interest::READABLE)).poll(&mut cx),
-        Socket::Unix(s) => pin!(s.ready(Interest::READABLE)).poll(&mut cx),
-    }
-}
-
-/// Asks the system; the socket then counts as not ready.
+/// Asks the system, unless it has said already that nothing is there; the socket then counts as not ready.
 fn silent(socket: &Socket) -> bool {
     let peek = || socket2::SockRef::from(socket).peek(&mut [MaybeUninit::uninit()]);
     matches!(socket.try_io(Interest::READABLE, peek), Err(e) if e.kind() == io::ErrorKind::WouldBlock)

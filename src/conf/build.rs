@@ -84,6 +84,8 @@ pub struct Build {
     pub default_pid: PathBuf,
     /// ` in FILE:LINE` of the end of the block that is being closed: the position of warnings while blocks are merged.
     pub here: String,
+    /// What is wrong with blocks that are being merged.
+    pub(super) merging: super::merging::Faults,
     /// The log of the main level, for blocks without one of their own; what it takes is known when all is read.
     pub main_log: ErrorLog,
     /// Warnings and notices in the order they arose.
@@ -115,6 +117,7 @@ impl Build {
             default_error_log: options.error_log.clone(),
             default_pid: options.pid.clone(),
             here: String::new(),
+            merging: Default::default(),
             main_log: ErrorLog::pending(),
             messages: Vec::new(),
         }

@@ -7,6 +7,7 @@ pub mod finding;
 pub mod grammar;
 pub mod listen;
 pub mod load;
+pub mod merging;
 pub mod names;
 pub mod resolver;
 pub mod set;

@@ -289,6 +289,22 @@ impl Headers {
         }
     }
 
+    /// Replaces the value of the field at `place`, or appends a field; returns its place, which stays.
+    pub fn put_at(&mut self, place: Option<usize>, name: Name, value: &[u8]) -> usize {
+        let end = self.arena.len() as u32;
+        match place.and_then(|place| Some((place, self.fields.get_mut(place)?))) {
+            Some((place, field)) => {
+                self.arena.extend_from_slice(value);
+                (field.value, field.value_len) = (end, value.len() as u32);
+                place
+            }
+            None => {
+                self.add(name, value);
+                self.fields.len() - 1
+            }
+        }
+    }
+
     /// Replaces each value for which `map` gives a new one.
     pub fn map_values(&mut self, mut map: impl FnMut(&[u8], &[u8]) -> Option<Vec<u8>>) {
         for i in 0..self.fields.len() {

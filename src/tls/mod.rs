@@ -31,12 +31,17 @@ mod encrypted;
 mod error;
 mod failure;
 pub mod groups;
+mod handshake;
 mod handshake_signature;
 mod info;
 pub mod keys;
 mod objects;
 mod pem;
 pub mod preread;
+#[cfg(fuzzing)]
+pub mod record;
+#[cfg(not(fuzzing))]
+mod record;
 mod server;
 mod sessions;
 mod signed;

@@ -7,6 +7,7 @@ use super::groups;
 use super::handshake_signature;
 use super::keys;
 use super::objects::{self, Configured, Objects};
+use super::record::Listen;
 use super::sessions::{Context, SessionCache, TicketKeys};
 use super::verdict::VerifyError;
 use super::verify::{PathVerifier, Purpose};
@@ -115,6 +116,8 @@ impl Default for ServerTls {
 pub struct Server {
     pub(super) config: Arc<ServerConfig>,
     pub(super) verify: Option<Arc<PathVerifier>>,
+    /// Most bytes of text in a record.
+    pub(super) record_size: usize,
     /// It speaks TLSv1.3.
     pub(super) tls13: bool,
     /// What the configuration asks for and this program lacks; worth a warning.
@@ -177,8 +180,11 @@ impl Server {
             // rustls takes early data only with sessions it can take out of a cache, so that none is replayed.
             config.max_early_data_size = MAX_EARLY_DATA;
         }
+        config.enable_secret_extraction = true;
+        config.key_log = Arc::new(Listen);
+        let record_size = settings.record_size.clamp(LEAST_RECORD, MAX_RECORD);
         let tls13 = settings.protocols.contains(&Protocol::TlsV1_3);
-        Ok(Arc::new(Server { config: Arc::new(config), verify, tls13, warnings }))
+        Ok(Arc::new(Server { config: Arc::new(config), verify, record_size, tls13, warnings }))
     }
 
     /// The same server speaking other protocols on top.
@@ -196,8 +202,8 @@ impl Server {
     }
 
     fn with(&self, config: ServerConfig) -> Arc<Self> {
-        let (verify, tls13) = (self.verify.clone(), self.tls13);
-        Arc::new(Server { config: Arc::new(config), verify, tls13, warnings: Vec::new() })
+        let (verify, record_size, tls13) = (self.verify.clone(), self.record_size, self.tls13);
+        Arc::new(Server { config: Arc::new(config), verify, record_size, tls13, warnings: Vec::new() })
     }
 
     /// The verdict on a client's certificates, the leaf first.

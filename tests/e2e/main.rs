@@ -12,5 +12,6 @@ mod process;
 mod reload;
 mod sessions;
 mod soak;
+mod sticky;
 mod support;
 mod websocket;

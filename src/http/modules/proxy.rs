@@ -65,6 +65,8 @@ settings! {
         pass: Option<Arc<Pass>> = None,
         http_version: HttpVersion = HttpVersion::Http11,
         method: Option<Template> = None,
+        /// As written; compiled once blocks are merged.
+        body_text: Option<Bytes> = None,
         set_body: Option<Template> = None,
         set_headers: Vec<(Bytes, Bytes)> = Vec::new(),
         /// `set_headers` compiled.
@@ -143,9 +145,8 @@ const SETTERS: &[(&str, Setter)] = &[
     ("proxy_headers_hash_max_size", |cf, d| set::number(&mut loc(cf).own.headers_hash_max_size, d)),
     ("proxy_headers_hash_bucket_size", |cf, d| set::number(&mut loc(cf).own.headers_hash_bucket_size, d)),
     ("proxy_set_body", |cf, d| {
-        loc(cf).own.set_body.once()?;
-        let body = cf.http.template(d.arg(1))?;
-        loc(cf).own.set_body.set(Some(body))
+        loc(cf).own.body_text.once()?;
+        loc(cf).own.body_text.set(Some(Bytes::copy_from_slice(d.arg(1))))
     }),
     ("proxy_method", |cf, d| {
         loc(cf).own.method.once()?;
@@ -221,6 +222,7 @@ impl Conf for LocConf {
         let own_pass: Option<Arc<Pass>> = (*self.own.pass).clone();
         let isolated = *self.own.isolated;
         let own_headers = self.own.set_headers.is_set();
+        let own_body = self.own.body_text.is_set();
         self.own.inherit(&parent.own);
         if isolated {
             self.own.pass.put(own_pass.clone());
@@ -236,6 +238,10 @@ impl Conf for LocConf {
         let default = *self.own.redirect && self.own.redirects.is_none() && own_pass.is_some();
         if default && let Ok(rule) = self.own.default_redirect() {
             self.own.redirects.put(Some(vec![rule]));
+        }
+        if own_body && let Some(text) = &*self.own.body_text {
+            let body = cf.http.template(text)?;
+            self.own.set_body.put(Some(body));
         }
         if own_headers || !parent.own.headers.is_set() {
             let headers = HeaderOps::new(&self.own.set_headers, cf)?;

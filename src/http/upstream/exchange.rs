@@ -8,7 +8,7 @@ use super::connect::{self, Link};
 use super::send::Sending;
 use super::settings::next;
 use super::{Fault, Head, Protocol, Settings, Target, show_url};
-use crate::http::headers::EXPECT;
+use crate::http::headers::{EXPECT, SET_COOKIE};
 use crate::http::method::Method;
 use crate::http::module::Verdict;
 use crate::http::request::{BodyLength, Request, Version};
@@ -52,6 +52,8 @@ pub struct Exchange<P> {
     pub(super) hints: usize,
     /// Responses are read ahead of the client.
     pub(super) buffering: bool,
+    /// Where the cookie of `sticky cookie` stands in the response.
+    cookie: Option<usize>,
 }
 
 /// Passes the request on and the response back. The request's body is read here, as the settings say.
@@ -143,6 +145,7 @@ impl<P: Protocol> Exchange<P> {
             input: Buffer::default(),
             link: None,
             hints: 0,
+            cookie: None,
             started: now,
             attempt: now,
             settings,
@@ -202,6 +205,7 @@ impl<P: Protocol> Exchange<P> {
             }
         };
         self.show(req, &name);
+        self.sticky_cookie(req);
         req.upstream_states.reserve_exact(1);
         req.upstream_states.push(UpstreamState::new(name));
         if self.sending.begun() || !self.input.is_empty() {
@@ -219,6 +223,14 @@ impl<P: Protocol> Exchange<P> {
             state.connect_time = Some(now.saturating_sub(self.attempt));
         }
         self.converse(req).await
+    }
+
+    /// `sticky cookie`: the client is told which peer it belongs to, whatever comes of the attempt.
+    fn sticky_cookie(&mut self, req: &mut Request) {
+        let source = Source { context: &*req, client: None };
+        if let Some(cookie) = self.pick.cookie(&source, clock::wall().sec) {
+            self.cookie = Some(req.response.headers.put_at(self.cookie, SET_COOKIE, &cookie));
+        }
     }
 
     fn show(&self, req: &Request, peer: &str) {

@@ -65,7 +65,7 @@ struct Pump {
     read: u64,
     /// Waits for the upstream since its last bytes.
     waiting: bool,
-    /// Since when the client does not take what the pipe holds.
+    /// Since when the client does not take what is held for it.
     blocked: Option<u64>,
     /// Milliseconds it did not, in all.
     blocked_for: u64,
@@ -253,6 +253,10 @@ impl<P: Protocol> Exchange<P> {
             if due && let Poll::Ready(Err(gone)) = req.poll_flush_out(cx) {
                 return Poll::Ready(Err(gone.into()));
             }
+            if req.is_http1() && !req.conn.io.is_flushed() {
+                // Records that the client had no room for. Should it be gone, the next write tells.
+                let _ = req.conn.io.poll_flush(cx);
+            }
         }
         if pump.source == Source::Open && self.watch.poll_gone(req, cx, true).is_ready() {
             return Poll::Ready(Err(Stop::Closed));
@@ -348,7 +352,7 @@ impl<P: Protocol> Exchange<P> {
             return Poll::Ready(());
         };
         let long = pump.read > READ as u64 && self.buffering;
-        let mut size = if long { READ_LONG.min(pump.room.max(READ)) } else { READ };
+        let mut size = if long { READ_LONG } else { READ };
         if pump.rate > 0 {
             size = size.min(usize::try_from(allowed(pump)).unwrap_or(size)).max(1);
         }
@@ -435,10 +439,10 @@ impl<P: Protocol> Exchange<P> {
 }
 
 impl Pump {
-    /// Whether to read while the pipe is full: a slow client shall not hold the upstream for long, but for one that
-    /// is only busy at times, what comes is best left in the sockets.
+    /// Whether to read while the pipe, or the room in memory, is full: a slow client shall not hold the upstream for
+    /// long, but for one that is only busy at times, what comes is best left in the sockets.
     fn poll_patience(&mut self, cx: &mut Context<'_>) -> bool {
-        let full = self.pipe.as_ref().is_some_and(|pipe| !pipe.is_empty());
+        let full = self.pipe.as_ref().is_some_and(|pipe| !pipe.is_empty()) || self.queue.held() >= self.room;
         if !full {
             if let Some(since) = self.blocked.take() {
                 self.blocked_for += clock::now().saturating_sub(since);

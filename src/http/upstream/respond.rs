@@ -34,7 +34,6 @@ impl<P: Protocol> Exchange<P> {
             return redirect_inside(req, &target);
         }
         self.copy_fields(req);
-        self.sticky_cookie(req);
         let stored = self.stores().then(|| self.store_time());
         let upgrade = status == 101 && req.header(UPGRADE).is_some() && req.version < Version::Http2;
         let size = self.head.size;
@@ -218,14 +217,6 @@ impl<P: Protocol> Exchange<P> {
                 None => req.response.headers.push_hashed(name, field.hash, value),
             },
             _ => req.response.headers.push_hashed(name, field.hash, value),
-        }
-    }
-
-    /// `sticky cookie`: the client is told which peer it belongs to.
-    fn sticky_cookie(&self, req: &mut Request) {
-        let source = crate::upstream::Source { context: &*req, client: None };
-        if let Some(cookie) = self.pick.cookie(&source, crate::net::clock::wall().sec) {
-            req.response.headers.add(SET_COOKIE, &cookie);
         }
     }
 }

@@ -16,6 +16,8 @@ use crate::net::Buffer;
 /// Bytes of a file read at a time.
 const PIECE: usize = 64 << 10;
 
+const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+
 /// How far a request was sent.
 #[derive(Default)]
 pub struct Sending {
@@ -151,7 +153,7 @@ impl Sending {
             }
         }
         if self.chunks && !std::mem::replace(&mut self.last_chunk, true) {
-            return Ok(Source::Piece(Bytes::from_static(b"0\r\n\r\n")));
+            return Ok(Source::Piece(Bytes::from_static(LAST_CHUNK)));
         }
         self.buffer.release();
         Ok(Source::End)
@@ -176,9 +178,9 @@ impl Sending {
         }
     }
 
-    /// All of that which is there, up to a limit, as one chunk.
+    /// All of that which is there, up to a limit, as one chunk; the last chunk with it, where that is all.
     fn chunk(&mut self, req: &mut Request, cx: &mut Context<'_>) -> Result<Source, Fail> {
-        let (mut pieces, mut size) = (Vec::new(), 0);
+        let (mut pieces, mut size, mut last) = (Vec::new(), 0, false);
         while size < PIECE {
             match self.piece(req, cx)? {
                 Source::Piece(piece) => {
@@ -186,13 +188,20 @@ impl Sending {
                     pieces.push(piece);
                 }
                 source if pieces.is_empty() => return Ok(source),
-                _ => break,
+                source => {
+                    last = matches!(source, Source::End) && req.body.file.is_none();
+                    break;
+                }
             }
         }
         let mut framed = Vec::with_capacity(size + 20);
         framed.extend_from_slice(format!("{size:x}\r\n").as_bytes());
         pieces.iter().for_each(|piece| framed.extend_from_slice(piece));
         framed.extend_from_slice(b"\r\n");
+        if last {
+            framed.extend_from_slice(LAST_CHUNK);
+            self.last_chunk = true;
+        }
         Ok(Source::Piece(framed.into()))
     }
 }

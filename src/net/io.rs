@@ -288,11 +288,7 @@ impl Io {
     pub fn poll_read(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
         match self {
             Io::Plain(s) => s.poll_read(cx, buf),
-            Io::Tls(s) => {
-                let mut space = ReadBuf::new(buf);
-                ready!(Pin::new(&mut **s.borrow_mut()).poll_read(cx, &mut space))?;
-                Poll::Ready(Ok(space.filled().len()))
-            }
+            Io::Tls(s) => s.borrow_mut().poll_read(cx, buf),
         }
     }
 
@@ -309,7 +305,7 @@ impl Io {
     pub fn poll_write(&self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         match self {
             Io::Plain(s) => s.poll_write(cx, buf),
-            Io::Tls(s) => Pin::new(&mut **s.borrow_mut()).poll_write(cx, buf),
+            Io::Tls(s) => s.borrow_mut().poll_write(cx, &[IoSlice::new(buf)]),
         }
     }
 
@@ -317,7 +313,15 @@ impl Io {
     pub fn poll_write_vectored(&self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         match self {
             Io::Plain(s) => s.poll_write_vectored(cx, bufs),
-            Io::Tls(s) => Pin::new(&mut **s.borrow_mut()).poll_write_vectored(cx, bufs),
+            Io::Tls(s) => s.borrow_mut().poll_write(cx, bufs),
+        }
+    }
+
+    /// Whether all that was written has left; plain sockets hold nothing.
+    pub fn is_flushed(&self) -> bool {
+        match self {
+            Io::Plain(_) => true,
+            Io::Tls(s) => s.borrow().is_flushed(),
         }
     }
 
@@ -325,7 +329,7 @@ impl Io {
     pub fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Io::Plain(_) => Poll::Ready(Ok(())),
-            Io::Tls(s) => Pin::new(&mut **s.borrow_mut()).poll_flush(cx),
+            Io::Tls(s) => s.borrow_mut().poll_flush(cx),
         }
     }
 
@@ -333,7 +337,7 @@ impl Io {
     pub fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Io::Plain(s) => Poll::Ready(s.shutdown(Shutdown::Write)),
-            Io::Tls(s) => Pin::new(&mut **s.borrow_mut()).poll_shutdown(cx),
+            Io::Tls(s) => s.borrow_mut().poll_shutdown(cx),
         }
     }
 

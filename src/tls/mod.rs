@@ -32,6 +32,7 @@ mod encrypted;
 mod error;
 mod failure;
 pub mod groups;
+mod handshake;
 mod handshake_signature;
 mod info;
 pub mod keys;
@@ -39,6 +40,10 @@ mod objects;
 pub mod ocsp;
 mod pem;
 pub mod preread;
+#[cfg(fuzzing)]
+pub mod record;
+#[cfg(not(fuzzing))]
+mod record;
 mod server;
 mod sessions;
 mod signed;

@@ -8,6 +8,7 @@ use super::handshake_signature;
 use super::keys;
 use super::objects::{self, Configured, Objects};
 use super::ocsp::{Checker, ClientStatus, Resolving, Staple, Staples, Stapling};
+use super::record::Listen;
 use super::sessions::{Context, SessionCache, TicketKeys};
 use super::verdict::VerifyError;
 use super::verify::{PathVerifier, Purpose};
@@ -119,6 +120,8 @@ impl Default for ServerTls {
 pub struct Server {
     pub(super) config: Arc<ServerConfig>,
     pub(super) verify: Option<Arc<PathVerifier>>,
+    /// Most bytes of text in a record.
+    pub(super) record_size: usize,
     /// It speaks TLSv1.3.
     pub(super) tls13: bool,
     /// Asks about clients' certificates.
@@ -192,9 +195,12 @@ impl Server {
             // rustls takes early data only with sessions it can take out of a cache, so that none is replayed.
             config.max_early_data_size = MAX_EARLY_DATA;
         }
+        config.enable_secret_extraction = true;
+        config.key_log = Arc::new(Listen);
+        let record_size = settings.record_size.clamp(LEAST_RECORD, MAX_RECORD);
         let tls13 = settings.protocols.contains(&Protocol::TlsV1_3);
         let config = Arc::new(config);
-        Ok(Arc::new(Server { config, verify, tls13, checker, staples, warnings, not_stapled }))
+        Ok(Arc::new(Server { config, verify, record_size, tls13, checker, staples, warnings, not_stapled }))
     }
 
     /// How names of OCSP responders are resolved; known only when all of the configuration is read.
@@ -223,6 +229,7 @@ impl Server {
         Arc::new(Server {
             config: Arc::new(config),
             verify: self.verify.clone(),
+            record_size: self.record_size,
             tls13: self.tls13,
             checker: self.checker.clone(),
             staples,

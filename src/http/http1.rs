@@ -118,7 +118,7 @@ impl Writer {
                     return Poll::Ready(Err(Gone));
                 }
             };
-            self.progress(conn, n);
+            self.progress(n);
             let framing = n.min(self.buf.len());
             self.buf.consume(framing);
             if n > framing {
@@ -155,7 +155,7 @@ impl Writer {
                     return Poll::Ready(Err(Gone));
                 }
             };
-            self.progress(conn, n);
+            self.progress(n);
             self.buf.consume(n);
         }
         self.buf.release();
@@ -175,9 +175,8 @@ impl Writer {
     }
 
     /// Bytes were written past this writer (sendfile, splice).
-    pub(super) fn progress(&mut self, conn: &Connection, n: usize) {
+    pub(super) fn progress(&mut self, n: usize) {
         self.sent += n as u64;
-        conn.sent.set(conn.sent.get() + n as u64);
         if let Some(deadline) = &self.deadline {
             deadline.clear();
             self.deadline = None;

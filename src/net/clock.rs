@@ -53,6 +53,12 @@ pub fn now() -> u64 {
     time.tv_sec as u64 * 1000 + time.tv_nsec as u64 / 1_000_000
 }
 
+/// The same as of the last tick of the system, some milliseconds ago: cheaper to ask for.
+pub fn coarse() -> u64 {
+    let time = read(libc::CLOCK_MONOTONIC_COARSE);
+    time.tv_sec as u64 * 1000 + time.tv_nsec as u64 / 1_000_000
+}
+
 /// The wall clock.
 pub fn wall() -> Wall {
     let time = read(libc::CLOCK_REALTIME);

@@ -10,9 +10,15 @@ use std::future::Future;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use super::clock;
 
 const NEVER: u64 = u64::MAX;
+/// Milliseconds from which a deadline may come early by a tick of the system.
+const EXACT: u64 = 1000;
+/// Milliseconds that the coarse clock is behind at most.
+const TICK: u64 = 10;
 /// Places in the heap that are not worth a sweep.
 const FEW: usize = 64;
 
@@ -21,9 +27,9 @@ struct Entry {
     at: Cell<u64>,
     /// The earliest place in the heap that holds this entry.
     armed: Cell<u64>,
-    waker: RefCell<Option<Waker>>,
+    waker: Cell<Option<Waker>>,
     /// Deadlines that share this entry.
-    owners: Cell<usize>,
+    owners: Cell<u32>,
 }
 
 struct Due(u64, Rc<Entry>);
@@ -46,7 +52,6 @@ impl Ord for Due {
 }
 
 struct Timers {
-    epoch: Instant,
     heap: RefCell<BinaryHeap<Reverse<Due>>>,
     /// Entries that a deadline owns.
     owned: Cell<usize>,
@@ -57,21 +62,16 @@ struct Timers {
 }
 
 thread_local! {
-    static TIMERS: Timers = Timers {
-        epoch: Instant::now(),
+    static TIMERS: Timers = const { Timers {
         heap: RefCell::new(BinaryHeap::new()),
         owned: Cell::new(0),
         next: Cell::new(NEVER),
         driver: RefCell::new(None),
         running: Cell::new(false),
-    };
+    } };
 }
 
 impl Timers {
-    fn now(&self) -> u64 {
-        self.epoch.elapsed().as_millis() as u64
-    }
-
     fn arm(&self, at: u64, entry: &Rc<Entry>) {
         entry.armed.set(at);
         self.heap.borrow_mut().push(Reverse(Due(at, entry.clone())));
@@ -100,7 +100,7 @@ impl Timers {
 
     /// Wakes what is due and returns when to look again.
     fn turn(&self) -> u64 {
-        let now = self.now();
+        let now = clock::now();
         loop {
             let entry = {
                 let mut heap = self.heap.borrow_mut();
@@ -128,7 +128,7 @@ impl Timers {
                     entry.armed.set(at);
                     self.heap.borrow_mut().push(Reverse(Due(at, entry)));
                 }
-            } else if let Some(waker) = entry.waker.borrow_mut().take() {
+            } else if let Some(waker) = entry.waker.take() {
                 waker.wake();
             }
         }
@@ -142,7 +142,7 @@ async fn drive() {
         TIMERS.with(|t| {
             loop {
                 let next = t.turn();
-                let wait = if next == NEVER { 3_600_000 } else { next.saturating_sub(t.now()) };
+                let wait = if next == NEVER { 3_600_000 } else { next.saturating_sub(clock::now()) };
                 sleep.as_mut().reset(tokio::time::Instant::now() + Duration::from_millis(wait));
                 if sleep.as_mut().poll(cx).is_pending() {
                     *t.driver.borrow_mut() = Some(cx.waker().clone());
@@ -193,7 +193,7 @@ impl Deadline {
         Deadline(Rc::new(Entry {
             at: Cell::new(NEVER),
             armed: Cell::new(NEVER),
-            waker: RefCell::new(None),
+            waker: Cell::new(None),
             owners: Cell::new(1),
         }))
     }
@@ -201,7 +201,9 @@ impl Deadline {
     /// Comes due in `ms` milliseconds from now.
     pub fn set(&self, ms: u64) {
         TIMERS.with(|t| {
-            let at = t.now().saturating_add(ms.max(1));
+            // For what is long the coarse clock does.
+            let now = if ms < EXACT { clock::now() } else { clock::coarse() };
+            let at = now.saturating_add(ms.max(1));
             self.0.at.set(at);
             if at < self.0.armed.get() {
                 t.arm(at, &self.0);
@@ -217,7 +219,7 @@ impl Deadline {
     /// Whether it is past.
     pub fn expired(&self) -> bool {
         let at = self.0.at.get();
-        at != NEVER && TIMERS.with(|t| t.now()) >= at
+        at != NEVER && clock::coarse() + TICK >= at && clock::now() >= at
     }
 
     /// Ready once it is past; else the task is woken then.
@@ -225,10 +227,8 @@ impl Deadline {
         if self.expired() {
             return Poll::Ready(());
         }
-        let mut waker = self.0.waker.borrow_mut();
-        if !waker.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
-            *waker = Some(cx.waker().clone());
-        }
+        let known = self.0.waker.take().filter(|waker| waker.will_wake(cx.waker()));
+        self.0.waker.set(Some(known.unwrap_or_else(|| cx.waker().clone())));
         Poll::Pending
     }
 
@@ -255,7 +255,18 @@ pub async fn sleep(ms: u64) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
+
+    impl Entry {
+        fn has_waker(&self) -> bool {
+            let waker = self.waker.take();
+            let has = waker.is_some();
+            self.waker.set(waker);
+            has
+        }
+    }
 
     fn run<F: Future>(f: F) -> F::Output {
         let rt = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -307,11 +318,11 @@ mod tests {
                         drop(inside);
                     };
                     assert!(copy.limit(work).await.is_some());
-                    assert!(deadline.0.waker.borrow().is_some());
+                    assert!(deadline.0.has_waker());
                     Rc::downgrade(&deadline.0)
                 });
                 let entry = task.await.unwrap();
-                assert!(entry.upgrade().is_none_or(|entry| entry.waker.borrow().is_none()));
+                assert!(entry.upgrade().is_none_or(|entry| !entry.has_waker()));
                 assert_eq!(Rc::strong_count(&alive), 1);
             }
             TIMERS.with(|t| {

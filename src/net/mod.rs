@@ -16,6 +16,7 @@ pub mod option;
 pub mod proxy_protocol;
 pub mod resolve;
 pub mod resolver;
+pub mod socket;
 pub mod splice;
 pub mod tcp_info;
 
@@ -23,4 +24,5 @@ pub use addr::Address;
 pub use buffer::Buffer;
 pub use deadline::Deadline;
 pub use end::End;
-pub use io::{Io, Socket};
+pub use io::Io;
+pub use socket::Socket;

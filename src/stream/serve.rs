@@ -113,18 +113,17 @@ async fn read_proxy_protocol(s: &mut Session) -> Result<(), u16> {
     s.action.set(Some("reading PROXY protocol"));
     let deadline = Deadline::never();
     deadline.set(*s.server.srv.core.proxy_protocol_timeout);
-    let mut buffer = Buffer::with_capacity(proxy_protocol::MAX_HEADER);
-    let mut seen = 0;
+    let mut buffer = Buffer::default();
     loop {
-        let peeked = peek(s, &deadline, &mut buffer, seen).await?;
-        let bytes = &buffer.spare()[..peeked.len];
+        let end = peek(s, &deadline, &mut buffer, proxy_protocol::MAX_HEADER).await?;
+        let bytes = buffer.bytes();
         match proxy_protocol::read(bytes) {
             Ok(Some(read)) => {
                 s.proxy_protocol = read.header.map(Box::new);
-                let taken = buffer.spare().get_mut(..read.len).map_or(Ok(0), |room| take(s, room));
+                let taken = buffer.bytes_mut().get_mut(..read.len).map_or(Ok(0), |room| take(s, room));
                 return if matches!(taken, Ok(n) if n == read.len) { Ok(()) } else { Err(INTERNAL_ERROR) };
             }
-            Ok(None) if !peeked.end => seen = peeked.len,
+            Ok(None) if !end => {}
             Ok(None) => {
                 s.error(Level::Error, format_args!("{}", proxy_protocol::broken(bytes)));
                 return Err(BAD_REQUEST);
@@ -155,8 +154,7 @@ async fn preread(s: &mut Session) -> Result<(), u16> {
     let deadline = Deadline::never();
     deadline.set(*core.preread_timeout);
     let size = *core.preread_buffer_size;
-    let mut buffer = Buffer::with_capacity(size);
-    let mut len = 0;
+    let mut buffer = Buffer::default();
     loop {
         match verdict {
             Verdict::Done => break,
@@ -164,27 +162,25 @@ async fn preread(s: &mut Session) -> Result<(), u16> {
             Verdict::Next => match handlers.next() {
                 Some(next) => {
                     handler = next;
-                    let bytes = buffer.spare()[..len].to_vec();
-                    verdict = handler(s, &bytes);
+                    verdict = handler(s, buffer.bytes());
                 }
                 None => break,
             },
-            Verdict::More if len == size => {
+            Verdict::More if buffer.len() == size => {
                 s.error(Level::Error, format_args!("preread buffer full"));
                 return Err(BAD_REQUEST);
             }
             Verdict::More => {
-                let more = more_bytes(s, &deadline, &mut buffer, len, size).await?;
-                len = more.len;
-                verdict = handler(s, &buffer.spare()[..len]);
-                if verdict == Verdict::More && more.end && len < size {
+                let end = more_bytes(s, &deadline, &mut buffer, size).await?;
+                verdict = handler(s, buffer.bytes());
+                if verdict == Verdict::More && end && buffer.len() < size {
                     return Err(OK);
                 }
             }
         }
     }
-    if s.io.as_ref().is_some_and(Io::is_tls) {
-        s.read_ahead = buffer.spare()[..len].to_vec();
+    if reads_ahead(s) {
+        s.read_ahead.set(buffer);
     }
     Ok(())
 }
@@ -205,45 +201,60 @@ fn preread_datagram(s: &mut Session, first: &[u8]) -> Result<(), u16> {
     Ok(())
 }
 
-/// What is known of the client's first bytes.
-struct Peeked {
-    len: usize,
-    /// No more will come.
-    end: bool,
+/// Whether the first bytes are read, not peeked at: under TLS, and where whatever serves the session takes them.
+fn reads_ahead(s: &Session) -> bool {
+    s.stream.reads_ahead || s.io.as_ref().is_some_and(Io::is_tls)
 }
 
-/// Waits for more than the first `seen` bytes: by peeking, so that they stay for whoever gets the connection; by
-/// reading under TLS.
-async fn more_bytes(
-    s: &Session,
-    deadline: &Deadline,
-    buffer: &mut Buffer,
-    seen: usize,
-    size: usize,
-) -> Result<Peeked, u16> {
+/// Waits for more bytes than `buffer` has, up to `size`. Peeks at them where they have to stay for whoever gets the
+/// connection. True: no more will come.
+async fn more_bytes(s: &Session, deadline: &Deadline, buffer: &mut Buffer, size: usize) -> Result<bool, u16> {
     let Some(io) = &s.io else { return Err(INTERNAL_ERROR) };
-    if !io.is_tls() {
-        let mut peeked = peek(s, deadline, buffer, seen).await?;
-        peeked.len = peeked.len.min(size);
-        return Ok(peeked);
+    if !reads_ahead(s) {
+        return peek(s, deadline, buffer, size).await;
     }
-    let Some(room) = buffer.spare().get_mut(seen..size) else { return Err(INTERNAL_ERROR) };
-    match deadline.limit(io.read(room)).await {
-        Some(Ok(n)) if n > 0 => {
-            s.count_received(n);
-            Ok(Peeked { len: seen + n, end: false })
+    let read = std::future::poll_fn(|cx| {
+        if let Some(socket) = io.plain() {
+            std::task::ready!(socket.poll_read_ready(cx))?;
         }
+        if buffer.capacity() == 0 {
+            *buffer = Buffer::with_capacity(size);
+        }
+        let room = size - buffer.len();
+        let n = std::task::ready!(io.poll_read(cx, &mut buffer.spare()[..room]))?;
+        buffer.filled(n);
+        std::task::Poll::Ready(Ok(n))
+    });
+    match deadline.limit(read).await {
+        Some(Ok(n)) if n > 0 => {
+            if io.is_tls() {
+                s.count_received(n);
+            }
+            Ok(false)
+        }
+        Some(Err(reason)) if !io.is_tls() => Err(recv_failed(s, &reason)),
         // nginx says nothing of a preread that takes too long.
         _ => Err(OK),
     }
 }
 
-async fn peek(s: &Session, deadline: &Deadline, buffer: &mut Buffer, seen: usize) -> Result<Peeked, u16> {
+fn recv_failed(s: &Session, reason: &io::Error) -> u16 {
+    s.connection_error(Level::Info, reason, "recv() failed");
+    OK
+}
+
+/// Puts the first bytes into `buffer`, up to `size`, once there are more than it has. True: no more will come.
+async fn peek(s: &Session, deadline: &Deadline, buffer: &mut Buffer, size: usize) -> Result<bool, u16> {
     let Some(socket) = s.io.as_ref().and_then(Io::plain) else { return Err(INTERNAL_ERROR) };
-    let room = buffer.spare();
+    let seen = buffer.len();
     let work = std::future::poll_fn(|cx| {
         loop {
             std::task::ready!(socket.poll_read_ready(cx))?;
+            if buffer.capacity() == 0 {
+                *buffer = Buffer::with_capacity(size);
+            }
+            buffer.truncate(0);
+            let room = &mut buffer.spare()[..size];
             let attempt = socket.try_io(Interest::READABLE, || {
                 let len = recv_peek(socket, room)?;
                 // Nothing new: wait again, unless nothing new can come.
@@ -266,12 +277,12 @@ async fn peek(s: &Session, deadline: &Deadline, buffer: &mut Buffer, seen: usize
             }
             Err(OK)
         }
-        Some(Err(reason)) => {
-            s.connection_error(Level::Info, &reason, "recv() failed");
-            Err(OK)
-        }
+        Some(Err(reason)) => Err(recv_failed(s, &reason)),
         Some(Ok(0)) if seen == 0 && s.action.get() != Some("reading PROXY protocol") => Err(OK),
-        Some(Ok(len)) => Ok(Peeked { len, end: len == seen }),
+        Some(Ok(len)) => {
+            buffer.filled(len);
+            Ok(len == seen)
+        }
     }
 }
 

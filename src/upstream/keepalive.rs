@@ -8,11 +8,9 @@
 //! One task a thread closes what timed out and what a peer closes: connections idle for [`SETTLE`] get watched.
 
 use std::cell::RefCell;
-use std::future::Future;
 use std::io;
 use std::mem::MaybeUninit;
-use std::pin::pin;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 use tokio::io::Interest;
 
@@ -171,20 +169,11 @@ fn alive(io: &Io) -> bool {
     {
         return false;
     }
-    io.with_socket(|socket| match readiness(socket) {
+    io.with_socket(|socket| match socket.readiness() {
         Poll::Pending => true,
         Poll::Ready(Ok(ready)) if !ready.is_read_closed() => silent(socket),
         Poll::Ready(_) => false,
     })
-}
-
-/// What is known without asking the system.
-fn readiness(socket: &Socket) -> Poll<io::Result<tokio::io::Ready>> {
-    let mut cx = Context::from_waker(Waker::noop());
-    match socket {
-        Socket::Tcp(s) => pin!(s.ready(Interest::READABLE)).poll(&mut cx),
-        Socket::Unix(s) => pin!(s.ready(Interest::READABLE)).poll(&mut cx),
-    }
 }
 
 /// Asks the system; the socket then counts as not ready.
@@ -316,10 +305,7 @@ mod tests {
     }
 
     fn port(kept: &Kept) -> u16 {
-        kept.io.with_socket(|s| match s {
-            Socket::Tcp(s) => s.local_addr().unwrap().port(),
-            Socket::Unix(_) => 0,
-        })
+        kept.io.with_socket(|s| s.local_address().port().unwrap_or(0))
     }
 
     #[test]

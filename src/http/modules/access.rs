@@ -101,7 +101,7 @@ fn find(rules: &[Rule], client: &Address) -> Option<bool> {
 }
 
 fn access(req: &mut Request) -> Step<'_> {
-    let found = find(&req.conf.access.rules, &req.conn.client.borrow());
+    let found = find(&req.conf.access.rules, &req.conn.client());
     match found {
         None => Verdict::Next.into(),
         Some(false) => Verdict::Allow.into(),

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use crate::http::testing::{Answer, Site, emerg};
 
+mod uploads;
+
 /// A server that answers by script and remembers what it was asked.
 struct Backend {
     addr: SocketAddr,

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: nxr::process::memory::Allocator = nxr::process::memory::Allocator;
 
 fn main() -> ExitCode {
     nxr::cli::main(std::env::args_os().collect(), &nxr::serving::load)

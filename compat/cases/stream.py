@@ -266,3 +266,31 @@ def _(c):
 @t.case("plain bytes to a TLS port")
 def _(c):
     c.connect(port=0).send(b"GET / HTTP/1.1\r\n\r\n").all_raw()
+
+
+v = Suite("stream-tls-variables", mask=LENGTHS, stream=r"""
+    log_format t '$ssl_server_name $status "$ssl_client_s_dn" $ssl_client_verify';
+    access_log logs/t.log t;
+    proxy_ssl_session_reuse off;
+    map $ssl_server_name $pair { a.test a; ~b\.test$ b; default nosuch; }
+    map $server_port $own { %%PORT_2%% client; %%PORT_3%% nosuch; }
+    server { listen %%PORT_0%% ssl; ssl_certificate %%CERTS%%/$pair.crt; ssl_certificate_key %%CERTS%%/$pair.key; return "$ssl_server_name\n"; }
+    server { listen %%PORT_1%% ssl; ssl_certificate %%CERTS%%/a.crt; ssl_certificate_key %%CERTS%%/$pair.key; return "$ssl_server_name\n"; }
+    server { listen %%PORT_2%%; listen %%PORT_3%%; proxy_ssl on; proxy_ssl_certificate %%CERTS%%/$own.crt; proxy_ssl_certificate_key %%CERTS%%/$own.key; proxy_pass %%mutual%%; }
+""")
+v.backend("mutual", kind="echo", tls={"client_ca": True})
+for sni in ("a.test", "x.b.test", "nosuch.test", None):
+    v.tcp("certificate by name, SNI %s" % sni, tls=True, sni=sni)
+v.tcp("a key of another certificate", port=1, tls=True, sni="x.b.test")
+
+
+@v.case("a certificate for the upstream")
+def _(c):
+    conn = c.connect(port=2)
+    conn.send(b"through").exactly(7)
+    conn.close()
+
+
+@v.case("no certificate for the upstream")
+def _(c):
+    c.connect(port=3).send(b"x").all_raw()

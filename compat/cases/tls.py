@@ -85,3 +85,34 @@ p.backend("plain", kind="raw", script=once(b"HTTP/1.1 400 No TLS\r\n\r\n"))
 for uri in ("/", "/name", "/verify", "/verify-name", "/mutual", "/plain"):
     p.get(uri, uri)
 p.get("POST", "/", method="POST", body="payload" * 1000)
+
+v = Suite("tls-variables", http=r"""
+    log_format tls '"$request" $status $ssl_server_name "$ssl_client_s_dn"';
+    access_log logs/tls.log tls;
+    map $ssl_server_name $pair { a.test a; ~b\.test$ b; mixed.test b; default nosuch; }
+    map $uri $own { ~^/(.+)$ $1; }
+    server { listen %%PORT_0%% ssl; ssl_certificate %%CERTS%%/$pair.crt; ssl_certificate_key %%CERTS%%/$pair.key;
+        location / { return 200 "$ssl_server_name\n"; } }
+    server { listen %%PORT_1%% ssl; server_name one; ssl_certificate %%CERTS%%/$server_port.crt; ssl_certificate_key %%CERTS%%/a.key; }
+    server { listen %%PORT_1%% ssl; server_name mixed.test; ssl_certificate %%CERTS%%/a.crt; ssl_certificate_key %%CERTS%%/$pair.key; }
+    server { listen %%PORT_2%% ssl proxy_protocol; ssl_certificate %%CERTS%%/$proxy_protocol_port.crt; ssl_certificate_key %%CERTS%%/a.key; }
+    server {
+        listen %%PORT_3%%;
+        proxy_ssl_session_reuse off;
+        proxy_ssl_certificate %%CERTS%%/$own.crt;
+        proxy_ssl_certificate_key %%CERTS%%/$own.key;
+        location / { proxy_pass https://%%mutual%%; }
+        location /none { proxy_ssl_certificate $nothing; proxy_pass https://%%tls%%; }
+        set $nothing "";
+    }
+""")
+v.backend("tls", {"*": ok("secure\n")}, tls={})
+v.backend("mutual", {"*": ok("mutual\n")}, tls={"client_ca": True})
+for sni in ("a.test", "x.b.test", "nosuch.test", None):
+    v.get("certificate by name, SNI %s" % sni, "/", host=sni or "nothing.test", tls=True, sni=sni)
+v.get("certificate by name, TLS 1.2", "/", host="a.test", tls={"maximum": ssl.TLSVersion.TLSv1_2}, sni="a.test")
+v.get("no such file", "/", port=1, tls=True, sni="one")
+v.get("a key of another certificate", "/", port=1, tls=True, sni="mixed.test")
+v.get("by PROXY protocol", "/", port=2, tls=True, sni="a.test", prefix=b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n")
+for uri in ("/client", "/a", "/nosuch", "/none"):
+    v.get("to the upstream, %s" % uri, uri, port=3)

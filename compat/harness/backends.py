@@ -50,11 +50,11 @@ class Backend:
     """
 
     def __init__(self, name, port, kind="http", replies=None, script=None, tls=None, path=None, conns=False,
-                 raw_chunks=False):
+                 raw_chunks=False, address="127.0.0.1"):
         self.name, self.port, self.kind = name, port, kind
         self.replies = replies or {}
         self.script = script or (echo if kind == "echo" else None)
-        self.tls, self.path = tls, path
+        self.tls, self.path, self.address = tls, path, address
         self.show_conns, self.raw_chunks = conns, raw_chunks
         self.lock = threading.Lock()
         self.records, self.conn_ids, self.open = [], {}, set()
@@ -69,9 +69,9 @@ class Backend:
             self.listener.bind(self.path)
             os.chmod(self.path, 0o777)
         else:
-            self.listener = socket.socket()
+            self.listener = socket.socket(socket.AF_INET6 if ":" in self.address else socket.AF_INET)
             self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0 if self.kind == "refused" else 1)
-            self.listener.bind(("127.0.0.1", self.port))
+            self.listener.bind((self.address, self.port))
         if self.kind == "refused":
             return
         self.listener.listen(128)
@@ -119,7 +119,7 @@ class Backend:
                 self.open.add(conn_id)
         try:
             conn.settimeout(IDLE_TIMEOUT)
-            if conn.family == socket.AF_INET:
+            if conn.family != socket.AF_UNIX:
                 conn.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self.tls:
                 conn = self.tls.wrap_socket(conn, server_side=True)

@@ -39,6 +39,8 @@ class Certs:
         self._openssl("x509", "-req", "-in", self.path(name + ".csr"), "-CA", self.path("ca.crt"),
                       "-CAkey", self.path("ca.key"), "-set_serial", str(1000 + len(name)), "-days", "30",
                       "-extfile", extensions, "-out", self.path(name + ".crt"))
+        # A worker that is not root loads those whose names have variables.
+        os.chmod(self.path(name + ".key"), 0o644)
 
     def server_context(self, name="backend", alpn=(), client_ca=False):
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

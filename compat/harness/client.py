@@ -16,7 +16,8 @@ class Timeout(Exception):
 class Conn:
     """One client connection of a case. What it reads goes to the case's account through `note(kind, ...)`."""
 
-    def __init__(self, note, port, source=None, tls=None, sni=None, path=None, prefix=b"", first_flight=None):
+    def __init__(self, note, port, source=None, tls=None, sni=None, path=None, prefix=b"", first_flight=None,
+                 address="127.0.0.1"):
         self.note = note
         self.pending, self.eof = b"", False
         if path:
@@ -24,7 +25,7 @@ class Conn:
             self.sock.connect(path)
             self.local_port = None
         else:
-            self.sock = socket.create_connection(("127.0.0.1", port), TIMEOUT,
+            self.sock = socket.create_connection((address, port), TIMEOUT,
                                                  source_address=(source, 0) if source else None)
             self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self.local_port = self.sock.getsockname()[1]

@@ -13,7 +13,7 @@ from . import wire
 
 HTTP_DATE = re.compile(rb"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun), \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT")
 FOOTER = re.compile(rb"<hr><center>(nginx|nxr)(/[\w.-]+)?</center>")
-EPHEMERAL = re.compile(rb"(127\.0\.0\.\d+:)(3[3-9]\d{3}|32[89]\d\d|3276[89]|327[7-9]\d|[456]\d{4})\b")
+EPHEMERAL = re.compile(rb"((?:127\.0\.0\.\d+|\[::1\]):)(3[3-9]\d{3}|32[89]\d\d|3276[89]|327[7-9]\d|[456]\d{4})\b")
 ERROR_LINE = re.compile(rb"^\d{4}/\d\d/\d\d \d\d:\d\d:\d\d \[(\w+)\] \d+#\d+: (\*\d+ )?(.*)$")
 PLAIN = [
     (re.compile(rb"\[\d\d/\w{3}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}\]"), b"[TIME]"),

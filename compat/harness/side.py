@@ -66,7 +66,9 @@ class World:
             options["tls"] = self.certs.server_context(**options["tls"])
         if options.get("path"):
             options["path"] = os.path.join(root, "%s-%s" % (self.suite.name.replace("/", "-"), options["path"]))
-        self.values[name] = "unix:" + options["path"] if options.get("path") else "127.0.0.1:%d" % port
+        address = options.get("address", "127.0.0.1")
+        at = "[%s]:%d" if ":" in address else "%s:%d"
+        self.values[name] = "unix:" + options["path"] if options.get("path") else at % (address, port)
         self.values[name + "_PORT"] = port
         self.backends.append(Backend(name, port, **options))
 

@@ -6,6 +6,8 @@ use std::io::{self, Write};
 
 /// nxr's version.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// The version of rustls it is built with.
+const RUSTLS_VERSION: &str = env!("RUSTLS_VERSION");
 /// The version of nginx that is followed.
 pub const NGINX_VERSION: &str = "1.31.5";
 /// Modules that nginx has only when `configure` is told so, as `--with-X_module`.
@@ -134,6 +136,12 @@ Options:
     )
 }
 
+/// What the linked AWS-LC calls itself, in the words of the library: `OpenSSL 1.1.1 (compatible; AWS-LC 1.2.3)`.
+fn cryptography() -> String {
+    let text = aws_lc_sys::OPENSSL_VERSION_TEXT;
+    String::from_utf8_lossy(text.strip_suffix(b"\0").unwrap_or(text)).into_owned()
+}
+
 fn build() -> String {
     let paths = [
         ("prefix", PREFIX.trim_end_matches('/')),
@@ -142,8 +150,9 @@ fn build() -> String {
         ("pid-path", PID),
     ];
     let mut text = format!(
-        "nginx version: nginx/{NGINX_VERSION}\nbuilt with rustls and aws-lc-rs\nTLS SNI support enabled\n\
-         configure arguments:"
+        "nginx version: nginx/{NGINX_VERSION}\nbuilt with {} and rustls {RUSTLS_VERSION}\nTLS SNI support enabled\n\
+         configure arguments:",
+        cryptography()
     );
     for (name, path) in paths {
         text.push_str(&format!(" --{name}={path}"));
@@ -165,6 +174,9 @@ mod tests {
         let text = build();
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[0], "nginx version: nginx/1.31.5");
+        // Scripts look for the library by this name, and nginx's test suite for AWS-LC by that one.
+        assert!(lines[1].starts_with("built with OpenSSL 1.1.1 (compatible; AWS-LC "), "{}", lines[1]);
+        assert!(lines[1].contains(") and rustls 0."), "{}", lines[1]);
         assert!(lines.contains(&"TLS SNI support enabled"));
         assert!(lines[3].starts_with("configure arguments: --prefix=/usr/share/nginx --conf-path="));
         assert!(lines[3].split(' ').any(|argument| argument == "--with-stream"));

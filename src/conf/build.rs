@@ -33,6 +33,21 @@ pub struct Commands {
     pub setters: &'static [(&'static str, Setter)],
 }
 
+/// A directive and its setter.
+pub type Entry = (&'static str, Setter);
+
+/// Two lists of directives as one; `N` is how long both are together.
+pub const fn both<const N: usize>(first: &[Entry], second: &[Entry]) -> [Entry; N] {
+    assert!(first.len() + second.len() == N);
+    let mut all = [first[0]; N];
+    let mut at = 0;
+    while at < N {
+        all[at] = if at < first.len() { first[at] } else { second[at - first.len()] };
+        at += 1;
+    }
+    all
+}
+
 /// Everything that is being built from one configuration.
 pub struct Build {
     /// Relative paths of logs, pid and other files start here.
@@ -69,6 +84,8 @@ pub struct Build {
     pub default_pid: PathBuf,
     /// ` in FILE:LINE` of the end of the block that is being closed: the position of warnings while blocks are merged.
     pub here: String,
+    /// What is wrong with blocks that are being merged.
+    pub(super) merging: super::merging::Faults,
     /// The log of the main level, for blocks without one of their own; what it takes is known when all is read.
     pub main_log: ErrorLog,
     /// Warnings and notices in the order they arose.
@@ -100,6 +117,7 @@ impl Build {
             default_error_log: options.error_log.clone(),
             default_pid: options.pid.clone(),
             here: String::new(),
+            merging: Default::default(),
             main_log: ErrorLog::pending(),
             messages: Vec::new(),
         }

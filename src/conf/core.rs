@@ -43,7 +43,7 @@ settings! {
         pcre_jit: bool = true,
         /// Checked only: for QUIC.
         quic_bpf: bool = false,
-        /// Checked only: a new configuration reads its certificates anew.
+        /// The next configuration takes over certificates and keys whose files have not changed.
         ssl_object_cache_inheritable: bool = true,
     }
 }

@@ -12,10 +12,11 @@ use super::{Build, Outcome};
 use crate::http::Http;
 use crate::http::checked;
 use crate::log::{self, Level, OpenFiles};
-use crate::net::listen::Listen;
+use crate::net::listen::{Address, Kind, Listen};
 use crate::process::{self, Core};
 use crate::stream::Stream;
 use crate::syntax::{self, LoadOptions, Tree};
+use crate::tls;
 
 /// What to read, and what nginx has compiled in or from its command line. All paths are whole.
 #[derive(Clone, Debug)]
@@ -76,7 +77,11 @@ pub struct Socket {
 /// why, if it is not usable.
 pub fn load(options: &Options<'_>, messages: &mut Vec<Message>) -> Result<Ir, NotLoaded> {
     let mut cf = Build::new(options);
+    let reading = tls::Reading::begin();
     let made = read(options, &mut cf, messages);
+    if made.is_ok() {
+        reading.keep(*cf.core.main.ssl_object_cache_inheritable);
+    }
     if let Err(fault) = &made {
         let text = fault.text(b"", "");
         if !text.is_empty() {
@@ -189,6 +194,11 @@ fn complete(cf: &mut Build, sources: Vec<(PathBuf, Vec<u8>)>) -> Outcome<Ir> {
     }
     cf.zones.check()?;
     let core = core::finish(cf, sockets.len())?;
+    for Socket { listen, .. } in &mut sockets {
+        if listen.reuseport && listen.kind == Kind::Datagram && matches!(listen.address, Address::Inet(_)) {
+            listen.sockets = core.worker_processes.max(1);
+        }
+    }
     Ok(Ir {
         core,
         http,

@@ -7,6 +7,7 @@ pub mod finding;
 pub mod grammar;
 pub mod listen;
 pub mod load;
+pub mod merging;
 pub mod names;
 pub mod resolver;
 pub mod set;
@@ -16,6 +17,7 @@ mod suggest;
 mod support;
 pub mod tls_settings;
 pub mod units;
+pub mod upstream_tls;
 pub mod url;
 pub mod zones;
 

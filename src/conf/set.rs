@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 
-use super::{Fault, Outcome, Setting, units};
+use super::{Build, Fault, Outcome, Setting, units};
+use crate::net::access::Rule;
 use crate::syntax::Directive;
 
 fn shown(text: &[u8]) -> std::borrow::Cow<'_, str> {
@@ -28,6 +29,17 @@ pub fn parse_flag(d: &Directive<'_>, value: &[u8]) -> Outcome<bool> {
             shown(d.name())
         )))
     }
+}
+
+/// `allow` or `deny` of an address, a network, `unix:` or `all`.
+pub fn access_rule(cf: &mut Build, d: &Directive<'_>) -> Outcome<Rule> {
+    let word = d.arg(1);
+    let (rule, low_bits) =
+        Rule::parse(word, d.name() == b"deny").ok_or_else(|| Fault::invalid_parameter(word))?;
+    if low_bits {
+        cf.warn(d.at(), format!("low address bits of {} are meaningless", shown(word)));
+    }
+    Ok(rule)
 }
 
 /// A size in bytes: `512`, `8k`, `1m`.
@@ -101,4 +113,29 @@ pub fn buffers(to: &mut Setting<(usize, usize)>, d: &Directive<'_>) -> Outcome {
     let count = units::number(d.arg(1)).filter(|n| *n > 0).ok_or(Fault::directive("invalid value"))? as usize;
     let size = units::size(d.arg(2)).filter(|n| *n > 0).ok_or(Fault::directive("invalid value"))?;
     to.set((count, size))
+}
+
+/// Who may read and write files: `user:rw group:r all:r`. The owner may do both unless it is said otherwise.
+pub fn access(to: &mut Setting<u32>, d: &Directive<'_>) -> Outcome {
+    to.once()?;
+    to.set(parse_access(d)?)
+}
+
+/// Reads the arguments of [`access`] as mode bits.
+pub fn parse_access(d: &Directive<'_>) -> Outcome<u32> {
+    let (mut mode, mut user) = (0, 0o600);
+    for word in d.args() {
+        let who = [(&b"user:"[..], 6), (b"group:", 3), (b"all:", 0)];
+        let found = who.iter().find_map(|(who, shift)| Some((word.strip_prefix(*who)?, shift)));
+        let (shift, rights) = match found {
+            Some((b"rw", shift)) => (shift, 6),
+            Some((b"r", shift)) => (shift, 4),
+            _ => return Err(Fault::invalid_value(word)),
+        };
+        if *shift == 6 {
+            user = 0;
+        }
+        mode |= rights << shift;
+    }
+    Ok(mode | user)
 }

@@ -1,10 +1,15 @@
 //! What `ssl_*` and `proxy_ssl_*` directives have in common.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use crate::conf::{Build, Fault, Outcome, Setting, units};
+use crate::log::Level;
 use crate::syntax::Directive;
-use crate::tls::{self, ConfCommand, Protocol, keys};
+use crate::tls::{self, CertificateCache, CertificatePair, ConfCommand, Protocol, keys};
+use crate::value::Template;
+use crate::value::certificates::{Certificates, Pair, Store};
 
 /// Names of protocols, as bits.
 pub const PROTOCOLS: &[(&str, u32)] =
@@ -38,19 +43,6 @@ pub fn set_protocols(cf: &mut Build, d: &Directive<'_>, to: fn(&mut Build) -> &m
     Ok(())
 }
 
-/// Certificates are loaded before any session begins, so their names cannot have variables.
-pub fn constant(directive: &str, value: &[u8]) -> Outcome {
-    match memchr::memchr(b'$', value) {
-        None => Ok(()),
-        Some(_) => Err(no_variables(directive)),
-    }
-}
-
-/// A directive whose value must be known before any session begins.
-pub fn no_variables(directive: &str) -> Fault {
-    Fault::whole(format!("variables in \"{directive}\" are not supported by nxr"))
-}
-
 /// A path made whole; `data:` and `engine:` values stay.
 pub fn whole_path(cf: &Build, text: &[u8]) -> String {
     match text.starts_with(b"data:") || text.starts_with(b"engine:") || text.starts_with(b"store:") {
@@ -69,14 +61,16 @@ pub fn passwords(cf: &Build, d: &Directive<'_>) -> Outcome<Vec<Vec<u8>>> {
     keys::passwords(&whole_path(cf, d.arg(1))).map_err(Fault::here)
 }
 
-/// Checks the parameters of `*_certificate_cache`, which matters only to certificates with variables.
-pub fn certificate_cache(d: &Directive<'_>) -> Outcome {
-    let (mut max, mut off) = (0, false);
+/// The cache of `*_certificate_cache`; none for `off`.
+pub fn certificate_cache(d: &Directive<'_>) -> Outcome<Option<Arc<CertificateCache>>> {
+    let (mut max, mut inactive, mut valid, mut off) = (0, 10, 60, false);
     for word in d.args() {
         let read = if let Some(value) = word.strip_prefix(b"max=") {
             units::number(value).filter(|n| *n > 0).map(|n| max = n)
-        } else if let Some(value) = word.strip_prefix(b"inactive=").or(word.strip_prefix(b"valid=")) {
-            units::seconds(value).map(|_| ())
+        } else if let Some(value) = word.strip_prefix(b"inactive=") {
+            units::seconds(value).map(|seconds| inactive = seconds)
+        } else if let Some(value) = word.strip_prefix(b"valid=") {
+            units::seconds(value).map(|seconds| valid = seconds)
         } else {
             (word == b"off").then(|| off = true)
         };
@@ -84,11 +78,70 @@ pub fn certificate_cache(d: &Directive<'_>) -> Outcome {
             return Err(Fault::invalid_parameter(word));
         }
     }
-    if max == 0 && !off {
+    if off {
+        return Ok(None);
+    }
+    if max == 0 {
         let name = String::from_utf8_lossy(d.name());
         return Err(Fault::here(format!("\"{name}\" must have the \"max\" parameter")));
     }
+    let max = usize::try_from(max).unwrap_or(usize::MAX);
+    Ok(Some(Arc::new(CertificateCache::new(max, valid, inactive))))
+}
+
+/// Sets the cache of `*_certificate_cache`.
+pub fn set_certificate_cache(
+    cf: &mut Build,
+    d: &Directive<'_>,
+    to: fn(&mut Build) -> &mut Setting<Option<Arc<CertificateCache>>>,
+) -> Outcome {
+    to(cf).once()?;
+    let cache = certificate_cache(d)?;
+    to(cf).set(cache)
+}
+
+/// Sets the lines of a `*_password_file`.
+pub fn set_passwords(
+    cf: &mut Build,
+    d: &Directive<'_>,
+    to: fn(&mut Build) -> &mut Setting<Vec<Vec<u8>>>,
+) -> Outcome {
+    to(cf).once()?;
+    let passwords = passwords(cf, d)?;
+    to(cf).set(passwords)
+}
+
+/// `ssl_conf_command` and the like: names and values.
+type Commands = Vec<(Bytes, Bytes)>;
+
+/// Adds the pair of a `*_conf_command`.
+pub fn add_command(
+    cf: &mut Build,
+    d: &Directive<'_>,
+    to: fn(&mut Build) -> &mut Setting<Commands>,
+) -> Outcome {
+    let command = (Bytes::copy_from_slice(d.arg(1)), Bytes::copy_from_slice(d.arg(2)));
+    to(cf).edit().push(command);
     Ok(())
+}
+
+/// The certificates of a server, where any of their names has variables. `template` compiles a name.
+pub fn varying(
+    cf: &mut Build,
+    certificates: &[Bytes],
+    keys: &[Bytes],
+    store: impl FnOnce(&Build) -> Store,
+    template: fn(&mut Build, &[u8]) -> Outcome<Template>,
+) -> Outcome<Option<Arc<Certificates>>> {
+    let names = certificates.iter().zip(keys);
+    if !names.clone().any(|(certificate, key)| [certificate, key].iter().any(|name| name.contains(&b'$'))) {
+        return Ok(None);
+    }
+    let mut pairs = Vec::new();
+    for (certificate, key) in names {
+        pairs.push(Pair { certificate: template(cf, certificate)?, key: template(cf, key)? });
+    }
+    Ok(Some(Arc::new(Certificates { pairs, store: store(cf) })))
 }
 
 /// What `*_conf_command` changes.
@@ -107,11 +160,16 @@ pub struct Commanded<'a> {
     pub session_tickets: &'a mut bool,
 }
 
-/// Carries out commands in order.
-pub fn command(cf: &mut Build, commands: &[(Bytes, Bytes)], to: Commanded<'_>) -> Outcome {
+/// Carries out commands in order. Returns the certificate that they name, to be shown rather than another of its kind.
+pub fn command(
+    cf: &mut Build,
+    commands: &[(Bytes, Bytes)],
+    to: Commanded<'_>,
+) -> Outcome<Option<CertificatePair>> {
+    let (mut certificate, mut key) = (None, None);
     for (name, value) in commands {
-        let (name, value) = (String::from_utf8_lossy(name), String::from_utf8_lossy(value));
-        for command in tls::conf_command(&name, &value).map_err(Fault::whole)? {
+        let (name, text) = (String::from_utf8_lossy(name), String::from_utf8_lossy(value));
+        for command in tls::conf_command(&name, &text).map_err(Fault::whole)? {
             match command {
                 ConfCommand::Ciphersuites(suites) => *to.ciphersuites = Some(suites),
                 ConfCommand::Ciphers(list) => *to.ciphers = list,
@@ -120,15 +178,27 @@ pub fn command(cf: &mut Build, commands: &[(Bytes, Bytes)], to: Commanded<'_>) -
                 ConfCommand::MaxProtocol(protocol) => keep(to.protocols, protocol, |at| (2 << at) - 1),
                 ConfCommand::PreferServerCiphers(on) => *to.prefer_server_ciphers = on,
                 ConfCommand::SessionTickets(on) => *to.session_tickets = on,
+                ConfCommand::Certificate => certificate = Some(whole_path(cf, value)),
+                ConfCommand::PrivateKey => key = Some(whole_path(cf, value)),
                 ConfCommand::Nothing => {}
-                ConfCommand::Lacking => {
-                    let here = cf.here.clone();
-                    cf.warn(here, format!("\"{name} {value}\" is not supported by nxr, ignored"));
-                }
+                ConfCommand::Lacking => lacking(cf, &name, &text),
             }
         }
     }
-    Ok(())
+    match (certificate, key) {
+        (Some(certificate), Some(key)) => return Ok(Some(CertificatePair { certificate, key })),
+        (Some(certificate), None) => lacking(cf, "Certificate", &certificate),
+        (None, Some(key)) => lacking(cf, "PrivateKey", &key),
+        (None, None) => {}
+    }
+    Ok(None)
+}
+
+fn lacking(cf: &mut Build, name: &str, value: &str) {
+    let warning = (Level::Warn, format!("\"{name} {value}\" is not supported by nxr, ignored{}", cf.here));
+    if !cf.messages.contains(&warning) {
+        cf.messages.push(warning);
+    }
 }
 
 fn keep(protocols: &mut u32, limit: Option<Protocol>, mask: fn(usize) -> u32) {
@@ -140,6 +210,7 @@ fn keep(protocols: &mut u32, limit: Option<Protocol>, mask: fn(usize) -> u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::syntax::{Item, LoadOptions, parse_text};
 
     #[test]
     fn protocols_by_bits_and_limits() {
@@ -151,5 +222,32 @@ mod tests {
         assert_eq!(protocols(bits), [Protocol::TlsV1_2]);
         keep(&mut bits, None, |_| 0);
         assert_eq!(bits, 16);
+    }
+
+    fn cache_of(text: &str) -> Result<bool, String> {
+        let tree = parse_text(b"test", text.as_bytes(), &LoadOptions::new(b"/".to_vec()));
+        let directive = tree.items().find_map(|item| match item {
+            Item::Directive(directive) => Some(directive),
+            Item::Error(_) => None,
+        });
+        let directive = directive.unwrap();
+        certificate_cache(&directive)
+            .map(|cache| cache.is_some())
+            .map_err(|fault| fault.text(directive.name(), ""))
+    }
+
+    #[test]
+    fn caches_of_certificates() {
+        assert_eq!(cache_of("ssl_certificate_cache max=10 inactive=1m valid=1h;"), Ok(true));
+        assert_eq!(cache_of("ssl_certificate_cache off;"), Ok(false));
+        assert_eq!(cache_of("ssl_certificate_cache max=1 off;"), Ok(false));
+        let refused = |text: &str| cache_of(text).unwrap_err();
+        assert_eq!(
+            refused("proxy_ssl_certificate_cache valid=1s;"),
+            "\"proxy_ssl_certificate_cache\" must have the \"max\" parameter"
+        );
+        assert_eq!(refused("ssl_certificate_cache max=0;"), "invalid parameter \"max=0\"");
+        assert_eq!(refused("ssl_certificate_cache max=1 valid=x;"), "invalid parameter \"valid=x\"");
+        assert_eq!(refused("ssl_certificate_cache on;"), "invalid parameter \"on\"");
     }
 }

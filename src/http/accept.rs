@@ -1,16 +1,20 @@
 //! From an accepted socket to a connection: PROXY protocol, TLS, and which protocol is spoken on top.
 
 use std::io;
+use std::sync::Arc;
 use std::task::{Poll, ready};
 
 use super::connection::{Connection, Incoming};
 use super::listen::Addr;
+use super::request::Request;
 use super::{Http, http2, parse, serve};
 use crate::log::{self, Level};
-use crate::net::{Address, Deadline, Io, Socket};
+use crate::net::socket::NoHeader;
+use crate::net::{Address, Deadline, Io, Socket, proxy_protocol};
 use crate::process::Slot;
-use crate::tls::{self, Choice, Peer};
+use crate::tls::{self, Asking, CertifiedKey, Choice, Peer};
 use crate::value::Scope;
+use crate::value::certificates::Certificates;
 
 /// Serves an accepted socket until it closes. `port` is its place in [`Http::ports`].
 pub fn accepted(http: &'static Http, port: usize, socket: Socket, peer: Address, number: u64, slot: Slot) {
@@ -65,11 +69,15 @@ async fn handshakes(http: &'static Http, mut incoming: Incoming, socket: Socket)
     let deadline = Deadline::never();
     deadline.set(*server.srv.core.client_header_timeout);
     if incoming.addr.proxy_protocol {
-        // Boxed: it needs much room that only few connections have a use for.
-        match deadline.limit(Box::pin(socket.read_proxy_protocol())).await {
+        match deadline.limit(socket.read_proxy_protocol()).await {
             Some(Ok(header)) => incoming.proxy_protocol = header.map(Box::new),
-            Some(Err(text)) => {
-                return tell(http, &incoming, Level::Error, "reading PROXY protocol", &text);
+            Some(Err(NoHeader::Wrong(proxy_protocol::Error::Short))) => return,
+            Some(Err(NoHeader::Wrong(error))) => {
+                return tell(http, &incoming, Level::Error, "reading PROXY protocol", &error.to_string());
+            }
+            Some(Err(NoHeader::Failed(error))) => {
+                let (text, level) = tls::io_failure("recv()", &error, Peer::Client);
+                return tell(http, &incoming, level.into(), "reading PROXY protocol", &text);
             }
             None => return timed_out(http, &incoming, "reading PROXY protocol"),
         }
@@ -94,9 +102,9 @@ async fn handshakes(http: &'static Http, mut incoming: Incoming, socket: Socket)
     }
     let mut chosen = None;
     let addr = incoming.addr;
-    let accept = tls::accept(socket, |name| {
-        chosen = name.and_then(|name| named(http, addr, name));
-        choice(http, addr, chosen)
+    let accept = tls::accept(socket, |asking| {
+        chosen = asking.name().and_then(|name| named(http, addr, name));
+        choice(http, &incoming, chosen, asking)
     });
     let done = deadline.limit(accept).await;
     match done {
@@ -119,17 +127,51 @@ fn named(http: &'static Http, addr: &Addr, name: &str) -> Option<usize> {
 }
 
 /// What the server chosen by name shows, or the default one: a server without certificates borrows the default's.
-fn choice(http: &'static Http, addr: &Addr, chosen: Option<usize>) -> Choice {
+fn choice(
+    http: &'static Http,
+    incoming: &Incoming,
+    chosen: Option<usize>,
+    asking: &Asking<'_, Socket>,
+) -> Choice {
+    let addr = incoming.addr;
     let default = &http.servers[addr.default];
     let server = chosen.map_or(default, |index| &http.servers[index]);
     if *server.srv.ssl.settings.reject_handshake {
         return Choice::Reject;
     }
     let http2 = addr.http2 || *server.srv.v2.enable;
-    match server.tls_server(http2).or_else(|| default.tls_server(http2)) {
-        Some(server) => Choice::Serve(server.clone()),
-        None => Choice::Reject,
+    let Some(loaded) = server.tls().or_else(|| default.tls()) else { return Choice::Reject };
+    let Some(certificates) = loaded.varying() else { return Choice::Serve(loaded.server(http2).clone()) };
+    let server = loaded.server(http2);
+    match shown(http, incoming, chosen, asking, server, certificates) {
+        Ok(keys) => Choice::Serve(server.showing(keys)),
+        Err(error) => {
+            tell(http, incoming, Level::Error, "SSL handshaking", &error);
+            Choice::NoCertificate
+        }
     }
+}
+
+/// Loads certificates whose names have variables: for these there is a request, though none was made yet.
+fn shown(
+    http: &'static Http,
+    incoming: &Incoming,
+    chosen: Option<usize>,
+    asking: &Asking<'_, Socket>,
+    server: &tls::Server,
+    certificates: &Certificates,
+) -> Result<Vec<CertifiedKey>, String> {
+    let socket = asking.io().duplicate().map_err(|e| format!("dup() failed {e}"))?;
+    let incoming = Incoming {
+        client: incoming.client.clone(),
+        local: incoming.local.clone(),
+        proxy_protocol: incoming.proxy_protocol.clone(),
+        slot: None,
+        ..*incoming
+    };
+    let info = Arc::new(asking.info(server));
+    let conn = Connection::with_tls(incoming, Io::Plain(socket), Some(info), chosen, http);
+    certificates.load(&Request::new(conn, http)).map_err(|e| e.to_string())
 }
 
 /// The first byte that came, left where it is; none at the client's end.

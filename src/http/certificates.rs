@@ -2,16 +2,16 @@
 //! checks in nginx's order.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::modules::ssl::{Cache, PROTOCOLS, Settings};
+use super::modules::ssl::{Cache, Settings};
 use super::{Http, Server};
+use crate::conf::tls_settings as common;
 use crate::conf::{Build, Fault, Outcome};
 use crate::log::Level;
-use crate::tls::{
-    self, CertificatePair, ConfCommand, Protocol, ServerTls, SessionCache, TicketKeys, VerifyMode,
-};
+use crate::tls::{self, CertificatePair, ServerTls, SessionCache, TicketKeys, VerifyMode};
+use crate::value::certificates::{Certificates, Store};
 
 /// A server's TLS, loaded.
 #[derive(Clone)]
@@ -20,6 +20,20 @@ pub struct Loaded {
     http1: Arc<tls::Server>,
     /// With HTTP/2 before all.
     http2: Arc<tls::Server>,
+    /// What is shown, where it is known with every handshake only.
+    varying: Option<Arc<Certificates>>,
+}
+
+impl Loaded {
+    /// What shakes hands, with or without HTTP/2.
+    pub fn server(&self, http2: bool) -> &Arc<tls::Server> {
+        if http2 { &self.http2 } else { &self.http1 }
+    }
+
+    /// What is shown, where it is known with every handshake only.
+    pub fn varying(&self) -> Option<&Certificates> {
+        self.varying.as_deref()
+    }
 }
 
 /// ALPN's names of what is spoken without HTTP/2 (RFC 7301, section 6).
@@ -81,25 +95,14 @@ fn has_certificates(server: &Server) -> bool {
 }
 
 impl Server {
-    /// What shakes hands for this server, with or without HTTP/2; none where it has no certificates.
-    pub fn tls_server(&self, http2: bool) -> Option<&Arc<tls::Server>> {
-        let loaded = self.srv.ssl.loaded.get()?.as_ref()?;
-        Some(if http2 { &loaded.http2 } else { &loaded.http1 })
+    /// What shakes hands for this server; none where it has no certificates.
+    pub fn tls(&self) -> Option<&Loaded> {
+        self.srv.ssl.loaded.get()?.as_ref()
     }
 }
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
-}
-
-/// A path as it is opened; what is no path stays as it is.
-fn path(cf: &Build, name: &[u8]) -> String {
-    let scheme = ["data:", "engine:", "store:"].iter().any(|s| name.starts_with(s.as_bytes()));
-    if scheme { text(name) } else { cf.conf_path(name).to_string_lossy().into_owned() }
-}
-
-fn optional(cf: &Build, name: &[u8]) -> Option<String> {
-    (!name.is_empty()).then(|| path(cf, name))
 }
 
 fn whole(error: tls::Error) -> Fault {
@@ -111,21 +114,22 @@ impl Shelf {
         if !check_pairs(s)? {
             return Ok(None);
         }
-        refuse_variables(s, cf)?;
-        let mut server = settings(s, cf);
+        let varying = varying(s, cf)?;
+        let mut server = settings(s, varying.is_some(), cf);
         let tickets = commands(s, &mut server, cf)?;
         let sessions = (*s.builtin_cache, &*s.shared_cache, tickets, &*s.session_ticket_keys);
         let key = format!("{server:?} {sessions:?}");
         let found = self.servers.get(&key).cloned();
         let loaded = match found {
-            Some(loaded) => loaded,
+            // Servers of the same names need not have the same cache.
+            Some(loaded) => Loaded { varying, ..loaded },
             None => {
                 self.sessions(s, &mut server, tickets, cf)?;
                 let http1 = tls::Server::new(&server).map_err(whole)?;
                 http1.warnings.iter().for_each(|w| warn_once(cf, w.clone()));
                 let alpn = std::iter::once(&b"h2"[..]).chain(HTTP1).map(<[u8]>::to_vec).collect();
                 let http2 = http1.with_alpn(alpn);
-                Loaded { http1, http2 }
+                Loaded { http1, http2, varying }
             }
         };
         check_rest(s, &server, cf)?;
@@ -143,7 +147,8 @@ impl Shelf {
             }
             (Cache::Sessions(room), None) => Some(SessionCache::builtin(room)),
         };
-        let files: Vec<String> = s.session_ticket_keys.iter().map(|name| path(cf, name)).collect();
+        let files: Vec<String> =
+            s.session_ticket_keys.iter().map(|name| common::whole_path(cf, name)).collect();
         let keys = match files.is_empty() {
             true => None,
             false => {
@@ -158,7 +163,7 @@ impl Shelf {
         }
         server.session_cache = cache;
         if tickets {
-            let keys = keys.map_or_else(|| random_keys(*s.session_timeout).map_err(whole), Ok)?;
+            let keys = keys.map_or_else(|| TicketKeys::lasting(*s.session_timeout).map_err(whole), Ok)?;
             server.tickets = Some(keys);
         }
         Ok(())
@@ -196,49 +201,39 @@ fn check_pairs(s: &Settings) -> Outcome<bool> {
     }
 }
 
-/// Variables in names of certificates would need a certificate loaded in the middle of a handshake.
-fn refuse_variables(s: &Settings, cf: &mut Build) -> Outcome {
-    let names = s.certificates.iter().zip(&*s.certificate_keys).flat_map(|(cert, key)| [cert, key]);
-    if !names.clone().any(|name| name.contains(&b'$')) {
-        return Ok(());
-    }
-    for name in names {
-        cf.http.template(name)?;
-    }
-    Err(Fault::whole(
-        "variables in \"ssl_certificate\" and \"ssl_certificate_key\" directives are not supported on this platform",
-    ))
+fn varying(s: &Settings, cf: &mut Build) -> Outcome<Option<Arc<Certificates>>> {
+    let store = |cf: &Build| Store {
+        cache: (*s.certificate_cache).clone(),
+        passwords: s.passwords.to_vec(),
+        prefix: cf.conf_prefix.clone(),
+    };
+    common::varying(cf, &s.certificates, &s.certificate_keys, store, |cf, text| cf.http.template(text))
 }
 
 /// What the directives come to, without sessions and `ssl_conf_command`.
-fn settings(s: &Settings, cf: &Build) -> ServerTls {
-    const ORDER: [Protocol; 6] = [
-        Protocol::SslV2,
-        Protocol::SslV3,
-        Protocol::TlsV1,
-        Protocol::TlsV1_1,
-        Protocol::TlsV1_2,
-        Protocol::TlsV1_3,
-    ];
-    let protocols = ORDER.iter().zip(PROTOCOLS).filter(|(_, (_, bit))| *s.protocols & bit != 0);
+fn settings(s: &Settings, varying: bool, cf: &Build) -> ServerTls {
     let pairs = s.certificates.iter().zip(&*s.certificate_keys);
     let verify = *s.verify != VerifyMode::Off;
     ServerTls {
-        protocols: protocols.map(|(protocol, _)| *protocol).collect(),
         ciphers: text(&s.ciphers),
         curves: text(&s.ecdh_curve),
         prefer_server_ciphers: *s.prefer_server_ciphers,
         certificates: pairs
-            .map(|(cert, key)| CertificatePair { certificate: path(cf, cert), key: path(cf, key) })
+            .filter(|_| !varying)
+            .map(|(cert, key)| CertificatePair {
+                certificate: common::whole_path(cf, cert),
+                key: common::whole_path(cf, key),
+            })
             .collect(),
+        varying: s.certificates.iter().filter(|_| varying).map(|name| text(name)).collect(),
         passwords: s.passwords.to_vec(),
-        stapling_file: s.stapling.then(|| optional(cf, &s.stapling_file)).flatten(),
+        stapling_file: s.stapling.then(|| common::some_path(cf, &s.stapling_file)).flatten(),
         session_timeout: Duration::from_secs(*s.session_timeout),
         verify: *s.verify,
         verify_depth: *s.verify_depth,
-        client_certificate: verify.then(|| optional(cf, &s.client_certificate)).flatten(),
-        trusted_certificate: optional(cf, &s.trusted_certificate),
-        crl: optional(cf, &s.crl),
+        client_certificate: verify.then(|| common::some_path(cf, &s.client_certificate)).flatten(),
+        trusted_certificate: common::some_path(cf, &s.trusted_certificate),
+        crl: common::some_path(cf, &s.crl),
         early_data: *s.early_data,
         alpn: HTTP1.map(<[u8]>::to_vec).to_vec(),
         record_size: *s.buffer_size,
@@ -248,25 +243,17 @@ fn settings(s: &Settings, cf: &Build) -> ServerTls {
 
 /// Applies `ssl_conf_command`; returns whether there are tickets.
 fn commands(s: &Settings, server: &mut ServerTls, cf: &mut Build) -> Outcome<bool> {
-    let mut tickets = *s.session_tickets;
-    for (name, value) in &*s.conf_commands {
-        let (name, value) = (text(name), text(value));
-        for command in tls::conf_command(&name, &value).map_err(whole)? {
-            match command {
-                ConfCommand::Ciphersuites(list) => server.ciphersuites = Some(list),
-                ConfCommand::Ciphers(list) => server.ciphers = list,
-                ConfCommand::Curves(list) => server.curves = list,
-                ConfCommand::MinProtocol(Some(least)) => server.protocols.retain(|p| *p as u8 >= least as u8),
-                ConfCommand::MaxProtocol(Some(most)) => server.protocols.retain(|p| *p as u8 <= most as u8),
-                ConfCommand::MinProtocol(None) | ConfCommand::MaxProtocol(None) | ConfCommand::Nothing => {}
-                ConfCommand::PreferServerCiphers(on) => server.prefer_server_ciphers = on,
-                ConfCommand::SessionTickets(on) => tickets = on,
-                ConfCommand::Lacking => {
-                    warn_once(cf, format!("\"ssl_conf_command {name} {value}\" is not supported, ignored"));
-                }
-            }
-        }
-    }
+    let (mut protocols, mut tickets) = (*s.protocols, *s.session_tickets);
+    let commanded = common::Commanded {
+        protocols: &mut protocols,
+        ciphers: &mut server.ciphers,
+        ciphersuites: &mut server.ciphersuites,
+        curves: &mut server.curves,
+        prefer_server_ciphers: &mut server.prefer_server_ciphers,
+        session_tickets: &mut tickets,
+    };
+    server.certificates.extend(common::command(cf, &s.conf_commands, commanded)?);
+    server.protocols = common::protocols(protocols);
     Ok(tickets)
 }
 
@@ -291,7 +278,7 @@ fn check_rest(s: &Settings, server: &ServerTls, cf: &mut Build) -> Outcome {
         return Err(Fault::Whole(format!("unknown directive \"ssl_ocsp\"{at}")));
     }
     if !s.dhparam.is_empty() {
-        tls::keys::dhparam(&path(cf, &s.dhparam)).map_err(whole)?;
+        tls::keys::dhparam(&common::whole_path(cf, &s.dhparam)).map_err(whole)?;
     }
     if !s.ech_files.is_empty() {
         warn_once(cf, "\"ssl_ech_file\" is not supported on this platform, ignored".into());
@@ -329,19 +316,4 @@ fn warn_once(cf: &mut Build, text: String) {
     if !cf.messages.contains(&message) {
         cf.messages.push(message);
     }
-}
-
-/// Keys of tickets by their period in seconds. They stay for as long as the master does, so that tickets outlive a
-/// reload; workers inherit them.
-fn random_keys(period: u64) -> Result<Arc<TicketKeys>, tls::Error> {
-    static KEYS: Mutex<Vec<(u64, Arc<TicketKeys>)>> = Mutex::new(Vec::new());
-    let mut all = KEYS.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some((_, keys)) = all.iter().find(|(p, _)| *p == period) {
-        // A worker is about to be started: it need not know of keys whose time has passed.
-        keys.advance();
-        return Ok(keys.clone());
-    }
-    let keys = TicketKeys::random(Duration::from_secs(period))?;
-    all.push((period, keys.clone()));
-    Ok(keys)
 }

@@ -185,7 +185,8 @@ pub fn http_block(cf: &mut Build, d: &Directive<'_>) -> Outcome {
     }
     cf.http.seen = true;
     cf.block(d, Context::HTTP)?;
-    modules::init(cf)
+    modules::init(cf);
+    Ok(())
 }
 
 /// `server { ... }`
@@ -319,21 +320,24 @@ pub fn finish(cf: &mut Build) -> Outcome<Option<Http>> {
     let HttpBuild { main, srv, current, servers, vars, listens, upstreams, .. } = build;
     cf.http.vars = vars;
     cf.http.upstreams = upstreams;
-    let main = main.merge(cf)?;
-    let top_srv = srv.merge(None, cf)?;
-    let top_loc = current.conf.merge(None, cf)?;
+    let main = main.merge(cf);
+    // The http block's own settings matter where servers have them.
+    let top = (!servers.is_empty()).then(|| (srv.merge(None, cf), current.conf.merge(None, cf)));
     let mut closed = Vec::with_capacity(servers.len());
     for server in servers {
+        let Some((top_srv, top_loc)) = &top else { break };
         let at = server.at;
-        let srv = server.srv.merge(Some(&top_srv), cf)?;
-        let root = close(server.root, &top_loc, cf)?;
+        let srv = server.srv.merge(Some(top_srv), cf);
+        let root = close(server.root, top_loc, cf);
         let mut names = server.names;
         if names.is_empty() {
             names.push(ServerName::empty());
         }
         closed.push(Server { name: names[0].shown().into(), names: Arc::new(names), srv, root, at });
     }
-    certificates::load(&closed, cf)?;
+    let loaded = certificates::load(&closed, cf);
+    cf.merged("ngx_http_ssl", loaded, || ());
+    cf.end_merging()?;
     let vars = std::mem::replace(&mut cf.http.vars, VariablesBuilder::new([], []));
     let upstreams = std::mem::take(&mut cf.http.upstreams);
     let mut http = Http {
@@ -349,20 +353,17 @@ pub fn finish(cf: &mut Build) -> Outcome<Option<Http>> {
     Ok(Some(http))
 }
 
-fn close(build: LocationBuild, parent: &Loc, cf: &mut Build) -> Outcome<Location> {
-    let conf = build.conf.merge(Some(parent), cf)?;
-    let close_all = |list: Vec<LocationBuild>, cf: &mut Build| -> Outcome<Vec<Location>> {
+fn close(build: LocationBuild, parent: &Loc, cf: &mut Build) -> Location {
+    let conf = build.conf.merge(Some(parent), cf);
+    let close_all = |list: Vec<LocationBuild>, cf: &mut Build| -> Vec<Location> {
         list.into_iter().map(|l| close(l, &conf, cf)).collect()
     };
-    let children = Locations::new(close_all(build.children, cf)?);
-    let ifs = close_all(build.ifs, cf)?;
-    let limit_except = match build.limit_except {
-        Some(block) => Some(Box::new(close(*block, &conf, cf)?)),
-        None => None,
-    };
+    let children = Locations::new(close_all(build.children, cf));
+    let ifs = close_all(build.ifs, cf);
+    let limit_except = build.limit_except.map(|block| Box::new(close(*block, &conf, cf)));
     let handlers: Handlers = modules::handlers(&conf);
     let error_log = cf.error_log(&conf.core.error_log);
-    Ok(Location {
+    Location {
         name: build.name.into(),
         kind: build.kind,
         auto_redirect: build.auto_redirect,
@@ -372,5 +373,5 @@ fn close(build: LocationBuild, parent: &Loc, cf: &mut Build) -> Outcome<Location
         children,
         ifs,
         limit_except,
-    })
+    }
 }

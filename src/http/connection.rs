@@ -68,6 +68,8 @@ struct Rare {
     local: OnceCell<Address>,
     /// Addresses from the PROXY protocol.
     proxy_protocol: Option<proxy_protocol::Header>,
+    /// TLS facts, where the connection itself does not have them.
+    tls: Option<Arc<TlsInfo>>,
 }
 
 /// The connections of a thread.
@@ -104,13 +106,24 @@ pub struct Incoming {
 impl Connection {
     /// A connection whose handshakes are done.
     pub fn new(incoming: Incoming, io: Io, tls_server: Option<usize>, http: &'static Http) -> Rc<Connection> {
+        Connection::with_tls(incoming, io, None, tls_server, http)
+    }
+
+    /// The same, with what is known of a TLS connection that `io` only stands for.
+    pub fn with_tls(
+        incoming: Incoming,
+        io: Io,
+        tls: Option<Arc<TlsInfo>>,
+        tls_server: Option<usize>,
+        http: &'static Http,
+    ) -> Rc<Connection> {
         let tls_server = tls_server.map(|index| &http.servers[index]);
         let server = tls_server.unwrap_or(&http.servers[incoming.addr.default]);
         let rare = OnceCell::new();
-        if incoming.local.is_some() || incoming.proxy_protocol.is_some() {
+        if incoming.local.is_some() || incoming.proxy_protocol.is_some() || tls.is_some() {
             let local = incoming.local.map(OnceCell::from).unwrap_or_default();
             let proxy_protocol = incoming.proxy_protocol.map(|header| *header);
-            rare.get_or_init(|| Box::new(Rare { local, proxy_protocol }));
+            rare.get_or_init(|| Box::new(Rare { local, proxy_protocol, tls }));
         }
         let conn = Connection {
             number: incoming.number,
@@ -167,12 +180,12 @@ impl Connection {
 
     /// Whether it is TLS.
     pub fn is_tls(&self) -> bool {
-        self.io.is_tls()
+        self.io.is_tls() || self.rare.get().is_some_and(|rare| rare.tls.is_some())
     }
 
     /// TLS facts, where it is TLS.
     pub fn tls(&self) -> Option<Arc<TlsInfo>> {
-        self.io.tls_info()
+        self.io.tls_info().or_else(|| self.rare.get().and_then(|rare| rare.tls.clone()))
     }
 
     /// The peer's address, or what real IP made of it.

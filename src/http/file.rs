@@ -1,16 +1,21 @@
 //! Files that responses are made of.
 
 use std::ffi::OsStr;
-use std::fs::{File, Metadata, OpenOptions};
+use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
 
 use super::headers::{ETAG, Name};
 use super::module::Verdict;
+use super::modules::symlinks::walk;
 use super::output::Gone;
 use super::request::Request;
+use super::walk::{Failed, Links};
 use crate::log::Level;
 
 /// What a path is.
@@ -28,14 +33,10 @@ pub fn path(bytes: &[u8]) -> &Path {
     Path::new(OsStr::from_bytes(bytes))
 }
 
-/// Opens a file; the error says which call failed.
-pub fn open(name: &[u8]) -> Result<Found, (&'static str, io::Error)> {
+/// Opens a file for a request; the error says which call failed.
+pub fn open(req: &Request, name: &[u8]) -> Result<Found, Failed> {
     // Not blocking, so that a pipe without a writer does not hang the thread.
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK)
-        .open(path(name))
-        .map_err(|e| ("open()", e))?;
+    let file = File::from(walk(req, name).open(name, OFlag::O_RDONLY | OFlag::O_NONBLOCK, Mode::empty())?);
     let data = file.metadata().map_err(|e| ("fstat()", e))?;
     Ok(if data.is_dir() {
         Found::Directory
@@ -44,6 +45,16 @@ pub fn open(name: &[u8]) -> Result<Found, (&'static str, io::Error)> {
     } else {
         Found::Other
     })
+}
+
+/// What is at a path, for a request; the error says which call failed.
+pub fn stat(req: &Request, name: &[u8]) -> Result<Metadata, Failed> {
+    let walk = walk(req, name);
+    if walk.links == Links::Follow {
+        return std::fs::metadata(path(name)).map_err(|e| ("stat()", e));
+    }
+    let opened = walk.open(name, OFlag::O_RDONLY | OFlag::O_NONBLOCK, Mode::empty())?;
+    File::from(opened).metadata().map_err(|e| ("fstat()", e))
 }
 
 /// Whether an error means that there is no such file.

@@ -1,5 +1,6 @@
 //! A list of header fields as they came: names with their case, in order, in one piece of memory.
 
+use std::cell::RefCell;
 use std::fmt;
 
 #[derive(Clone, Copy)]
@@ -12,22 +13,54 @@ struct Field {
     hash: u32,
 }
 
-/// Header fields in order. Appending copies into one arena; nothing is allocated per field.
+/// Header fields in order. Appending copies into one arena; nothing is allocated per field, and the memory goes to the
+/// next list of the thread.
 #[derive(Clone, Default)]
 pub struct Headers {
     arena: Vec<u8>,
     fields: Vec<Field>,
 }
 
-/// Hash of a name, letters' case ignored; never 0.
-pub const fn hash(name: &[u8]) -> u32 {
-    let mut h: u32 = 0x811c_9dc5;
-    let mut i = 0;
-    while i < name.len() {
-        h = (h ^ name[i].to_ascii_lowercase() as u32).wrapping_mul(0x0100_0193);
-        i += 1;
+/// Room of a new list: bytes and fields. Lists that grew past four times of it are not kept.
+const ROOM: (usize, usize) = (1024, 24);
+/// Lists that a thread keeps.
+const SPARE: usize = 32;
+
+thread_local! {
+    static POOL: RefCell<Vec<(Vec<u8>, Vec<Field>)>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Drop for Headers {
+    fn drop(&mut self) {
+        if self.arena.capacity() == 0
+            || self.arena.capacity() > 4 * ROOM.0
+            || self.fields.capacity() > 4 * ROOM.1
+        {
+            return;
+        }
+        let (mut arena, mut fields) = (std::mem::take(&mut self.arena), std::mem::take(&mut self.fields));
+        // Past the thread's end the pool is gone and the memory is simply freed.
+        let _ = POOL.try_with(|pool| {
+            let mut pool = pool.borrow_mut();
+            if pool.len() < SPARE {
+                arena.clear();
+                fields.clear();
+                pool.push((arena, fields));
+            }
+        });
     }
-    h | 1
+}
+
+/// Hash of a name, letters' case ignored; never 0. Made of the length and three of the letters: names that look alike
+/// to it are told apart by comparing them.
+pub const fn hash(name: &[u8]) -> u32 {
+    let len = name.len();
+    if len == 0 {
+        return 1;
+    }
+    let some = [len as u8, name[0] | 0x20, name[len / 2] | 0x20, name[len - 1] | 0x20];
+    let mixed = u32::from_le_bytes(some).wrapping_mul(0x9e37_79b1);
+    (mixed ^ (mixed >> 15)) | 1
 }
 
 /// A name whose hash is known at compile time.
@@ -35,7 +68,8 @@ pub const fn hash(name: &[u8]) -> u32 {
 pub struct Name {
     /// As written when sent.
     pub text: &'static [u8],
-    hash: u32,
+    /// Its [`hash`].
+    pub hash: u32,
 }
 
 impl Name {
@@ -76,6 +110,7 @@ names! {
     LAST_MODIFIED = "Last-Modified";
     LINK = "Link";
     LOCATION = "Location";
+    PROXY_AUTHORIZATION = "Proxy-Authorization";
     RANGE = "Range";
     REFERER = "Referer";
     REFRESH = "Refresh";
@@ -132,6 +167,9 @@ impl Headers {
 
     /// Appends a field whose [`hash`] is known.
     pub fn push_hashed(&mut self, name: &[u8], hash: u32, value: &[u8]) {
+        if self.arena.capacity() == 0 {
+            self.take_room();
+        }
         let name = &name[..name.len().min(u16::MAX as usize)];
         let at = self.arena.len() as u32;
         self.arena.extend_from_slice(name);
@@ -143,6 +181,13 @@ impl Headers {
             value_len: value.len() as u32,
             hash,
         });
+    }
+
+    #[inline(never)]
+    fn take_room(&mut self) {
+        (self.arena, self.fields) = POOL
+            .with_borrow_mut(Vec::pop)
+            .unwrap_or_else(|| (Vec::with_capacity(ROOM.0), Vec::with_capacity(ROOM.1)));
     }
 
     fn name_of(&self, f: &Field) -> &[u8] {
@@ -196,7 +241,15 @@ impl Headers {
 
     /// Removes all fields of that name; true where there was one.
     pub fn remove(&mut self, name: Name) -> bool {
-        self.remove_where(|n, _| n.eq_ignore_ascii_case(name.text))
+        let mut any = false;
+        for i in 0..self.fields.len() {
+            let f = self.fields[i];
+            if f.hash == name.hash && self.name_of(&f).eq_ignore_ascii_case(name.text) {
+                self.fields[i].hash = 0;
+                any = true;
+            }
+        }
+        any
     }
 
     /// Removes the fields that `drop` chooses; true where there was one.
@@ -233,6 +286,22 @@ impl Headers {
                 self.fields[i].value_len = value.len() as u32;
             }
             None => self.add(name, value),
+        }
+    }
+
+    /// Replaces the value of the field at `place`, or appends a field; returns its place, which stays.
+    pub fn put_at(&mut self, place: Option<usize>, name: Name, value: &[u8]) -> usize {
+        let end = self.arena.len() as u32;
+        match place.and_then(|place| Some((place, self.fields.get_mut(place)?))) {
+            Some((place, field)) => {
+                self.arena.extend_from_slice(value);
+                (field.value, field.value_len) = (end, value.len() as u32);
+                place
+            }
+            None => {
+                self.add(name, value);
+                self.fields.len() - 1
+            }
         }
     }
 

@@ -6,6 +6,7 @@ use std::task::{Context, Poll, ready};
 
 use super::connection::Connection;
 use super::output::Gone;
+use super::pace::Pace;
 use crate::log::Level;
 use crate::net::{Buffer, Deadline, End};
 
@@ -31,10 +32,8 @@ pub struct Writer {
     deadline: Option<Deadline>,
     /// `send_timeout` in milliseconds.
     pub(super) timeout: u64,
-    /// Bytes a second, 0 for no limit, and bytes before the limit counts.
-    pub(super) limit: (u64, u64),
-    /// Milliseconds of the thread's clock when the request began.
-    pub(super) start_ms: u64,
+    /// `limit_rate`
+    pub(super) pace: Pace,
 }
 
 impl Writer {
@@ -77,7 +76,7 @@ impl Writer {
             self.chunk_left = bytes.len();
         }
         let most = if self.chunked { self.chunk_left.min(bytes.len()) } else { bytes.len() };
-        let n = if self.limit.0 == 0 && self.buf.len() + most <= GATHER && most <= ROOM {
+        let n = if !self.pace.limited() && self.buf.len() + most <= GATHER && most <= ROOM {
             self.push(&bytes[..most]);
             most
         } else {
@@ -100,14 +99,16 @@ impl Writer {
         bytes: &[u8],
     ) -> Poll<Result<usize, Gone>> {
         loop {
-            let bytes = match self.allowed(cx) {
-                Poll::Ready(limit) => &bytes[..bytes.len().min(limit)],
+            let allowed = match self.pace.poll_allowed(cx, self.sent) {
+                Poll::Ready(allowed) => allowed,
                 Poll::Pending => return self.poll_leave(conn, cx),
             };
-            let written = if self.buf.is_empty() {
+            let held = &self.buf.bytes()[..self.buf.len().min(allowed)];
+            let bytes = &bytes[..bytes.len().min(allowed - held.len())];
+            let written = if held.is_empty() {
                 conn.io.poll_write(cx, bytes)
             } else {
-                conn.io.poll_write_vectored(cx, &[IoSlice::new(self.buf.bytes()), IoSlice::new(bytes)])
+                conn.io.poll_write_vectored(cx, &[IoSlice::new(held), IoSlice::new(bytes)])
             };
             let n = match written {
                 Poll::Pending => return self.poll_timeout(conn, cx),
@@ -146,7 +147,11 @@ impl Writer {
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Gone>> {
         while !self.buf.is_empty() {
-            let n = match conn.io.poll_write(cx, self.buf.bytes()) {
+            let allowed = match self.pace.poll_allowed(cx, self.sent) {
+                Poll::Ready(allowed) => allowed.min(self.buf.len()),
+                Poll::Pending => return self.poll_leave(conn, cx).map_ok(|_| ()),
+            };
+            let n = match conn.io.poll_write(cx, &self.buf.bytes()[..allowed]) {
                 Poll::Pending => return self.poll_timeout(conn, cx).map_ok(|_| ()),
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(Gone)),
                 Poll::Ready(Ok(n)) => n,
@@ -176,6 +181,7 @@ impl Writer {
 
     /// Bytes were written past this writer (sendfile, splice).
     pub(super) fn progress(&mut self, n: usize) {
+        self.pace.left(self.sent, n as u64);
         self.sent += n as u64;
         if let Some(deadline) = &self.deadline {
             deadline.clear();
@@ -198,24 +204,6 @@ impl Writer {
         ready!(deadline.poll_expired(cx));
         conn.log_timeout();
         Poll::Ready(Err(Gone))
-    }
-
-    /// How many bytes `limit_rate` lets pass now.
-    pub(super) fn allowed(&mut self, cx: &mut Context<'_>) -> Poll<usize> {
-        let (rate, after) = self.limit;
-        if rate == 0 {
-            return Poll::Ready(usize::MAX);
-        }
-        let elapsed = crate::net::clock::now().saturating_sub(self.start_ms) / 1000 + 1;
-        let quota = rate.saturating_mul(elapsed).saturating_add(after);
-        if quota > self.sent {
-            return Poll::Ready((quota - self.sent) as usize);
-        }
-        let wait = (self.sent - quota) * 1000 / rate + 1;
-        let deadline = self.deadline.get_or_insert_with(Deadline::never);
-        deadline.set(wait);
-        ready!(deadline.poll_expired(cx));
-        Poll::Ready(rate as usize)
     }
 }
 

@@ -25,6 +25,7 @@ pub mod location;
 pub mod log;
 pub mod method;
 pub mod mime;
+mod pace;
 pub mod parse;
 pub mod pause;
 pub mod phases;
@@ -48,6 +49,7 @@ pub mod request;
 pub mod response;
 pub mod script;
 pub mod variables;
+pub mod walk;
 
 use std::sync::Arc;
 

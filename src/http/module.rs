@@ -156,13 +156,14 @@ macro_rules! http_modules {
             $(pub fn $field(&mut self) -> &mut <$module as Module>::Main {
                 self.$field.get_or_insert_default()
             })*
-            /// Closes the settings of the http block.
-            pub fn merge(self, cf: &mut Build) -> Outcome<Main> {
-                Ok(Main { $($field: {
+            /// Closes the settings of the http block. Faults of merging are kept in `cf`, here and below.
+            pub fn merge(self, cf: &mut Build) -> Main {
+                Main { $($field: {
                     let mut own = self.$field.map(|b| *b).unwrap_or_default();
-                    own.merge(&Default::default(), cf)?;
+                    let merged = own.merge(&Default::default(), cf);
+                    cf.merged(<$module as Module>::COMMANDS.module, merged, || ());
                     own
-                },)* })
+                },)* }
             }
         }
         #[allow(missing_docs, dead_code)]
@@ -171,8 +172,12 @@ macro_rules! http_modules {
                 self.$field.get_or_insert_default()
             })*
             /// Completes a server's settings with those of the http block.
-            pub fn merge(self, parent: Option<&Srv>, cf: &mut Build) -> Outcome<Srv> {
-                Ok(Srv { $($field: merged(self.$field, parent.map(|p| &p.$field), cf)?,)* })
+            pub fn merge(self, parent: Option<&Srv>, cf: &mut Build) -> Srv {
+                Srv { $($field: {
+                    let parent = parent.map(|p| &p.$field);
+                    let merged = merged(self.$field, parent, cf);
+                    cf.merged(<$module as Module>::COMMANDS.module, merged, || parent.cloned().unwrap_or_default())
+                },)* }
             }
         }
         #[allow(missing_docs, dead_code)]
@@ -181,8 +186,12 @@ macro_rules! http_modules {
                 self.$field.get_or_insert_default()
             })*
             /// Completes a location's settings with its parent's.
-            pub fn merge(self, parent: Option<&Loc>, cf: &mut Build) -> Outcome<Loc> {
-                Ok(Loc { $($field: merged(self.$field, parent.map(|p| &p.$field), cf)?,)* })
+            pub fn merge(self, parent: Option<&Loc>, cf: &mut Build) -> Loc {
+                Loc { $($field: {
+                    let parent = parent.map(|p| &p.$field);
+                    let merged = merged(self.$field, parent, cf);
+                    cf.merged(<$module as Module>::COMMANDS.module, merged, || parent.cloned().unwrap_or_default())
+                },)* }
             }
         }
 
@@ -200,9 +209,11 @@ macro_rules! http_modules {
         }
 
         /// Lets every module complete what the http block said.
-        pub fn init(cf: &mut Build) -> Outcome {
-            $(<$module as Module>::init(cf)?;)*
-            Ok(())
+        pub fn init(cf: &mut Build) {
+            $(
+                let init = <$module as Module>::init(cf);
+                cf.merged(<$module as Module>::COMMANDS.module, init, || ());
+            )*
         }
 
         /// What runs for requests in a location with these settings.

@@ -3,6 +3,7 @@
 //! Handlers fill [`Request::response`], then call `send_head`, `send` for each piece and `finish`. All of it waits
 //! while the client is slow; an error is [`Gone`].
 
+use std::cell::Cell;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -10,8 +11,17 @@ use bytes::Bytes;
 use super::head;
 use super::module::BodyFilter;
 use super::modules::range::Ranges;
+use super::pace::Pace;
 use super::request::{Request, Version};
 use crate::net::Socket;
+
+/// A head with more room than this is not kept for the next one.
+const LARGE_HEAD: usize = 16 << 10;
+
+thread_local! {
+    /// Where heads are put together.
+    static HEAD: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
 
 /// The client went away or took too long: nothing more can be sent. What was wrong is in the log already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -295,17 +305,20 @@ impl Request {
         match &mut kind {
             Kind::Http1(writer) => {
                 writer.timeout = *self.conf.core.send_timeout;
-                writer.limit = self.rate_limit();
-                writer.start_ms = self.start_ms;
+                writer.pace = self.pace();
                 if self.version >= Version::Http10 {
-                    let mut bytes = Vec::with_capacity(1024);
+                    let mut bytes = HEAD.take();
                     head::write_http1(self, writer.chunked, &mut bytes);
                     writer.head_size = bytes.len() as u64;
                     writer.push(&bytes);
+                    bytes.clear();
+                    if bytes.capacity() <= LARGE_HEAD {
+                        HEAD.set(bytes);
+                    }
                 }
             }
             Kind::Http2(writer) => {
-                writer.limit = self.rate_limit();
+                writer.pace = self.pace();
                 writer.send_head(self);
             }
             Kind::Nowhere | Kind::Collect(_) | Kind::Joined(_) => {}
@@ -498,7 +511,9 @@ impl Request {
     /// no limit, nothing held back. Tell [`Request::spliced`] what was.
     pub fn splice_target(&self) -> Option<&Socket> {
         match &self.out.kind {
-            Kind::Http1(w) if !w.chunked && w.is_flushed() && w.limit.0 == 0 && !self.has_body_filters() => {
+            Kind::Http1(w)
+                if !w.chunked && w.is_flushed() && !w.pace.limited() && !self.has_body_filters() =>
+            {
                 self.conn.io.plain()
             }
             _ => None,
@@ -528,18 +543,27 @@ impl Request {
         matches!(&self.out.kind, Kind::Http1(writer) if writer.chunked)
     }
 
+    /// Whether `limit_rate` slows the response.
+    pub fn is_paced(&self) -> bool {
+        match &self.out.kind {
+            Kind::Http1(writer) => writer.pace.limited(),
+            Kind::Http2(writer) => writer.pace.limited(),
+            _ => false,
+        }
+    }
+
     /// Whether the client speaks HTTP/1.
     pub fn is_http1(&self) -> bool {
         matches!(self.out.kind, Kind::Http1(_))
     }
 
-    fn rate_limit(&self) -> (u64, u64) {
+    fn pace(&self) -> Pace {
         let core = &self.conf.core;
         let rate = self.limit_rate.unwrap_or_else(|| super::modules::core::rate_of(&core.limit_rate, self));
         let after = self
             .limit_rate_after
             .unwrap_or_else(|| super::modules::core::rate_of(&core.limit_rate_after, self));
-        (rate as u64, after as u64)
+        Pace::new(rate as u64, after as u64, self.start_ms)
     }
 
     /// Chunked framing, where the protocol needs it.

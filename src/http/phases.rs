@@ -270,7 +270,8 @@ fn enter(req: &mut Request, location: &'static Location) {
         let get = super::method::Method::Get;
         let head = req.method == super::method::Method::Head && allowed.contains(&get);
         if !allowed.contains(&req.method) && !head {
-            req.conf = block;
+            req.content_handler = None;
+            req.enter_block(block);
         }
     }
     let core = &req.conf.core;
@@ -294,7 +295,7 @@ fn is_disabled(req: &Request) -> bool {
 }
 
 async fn content(req: &mut Request) -> Verdict {
-    if let Some(handler) = req.conf.handlers.handler {
+    if let Some(handler) = req.content_handler {
         return handler(req).await;
     }
     let handlers: &'static [ContentHandler] = &req.conf.handlers.content;

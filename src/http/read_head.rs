@@ -164,7 +164,7 @@ fn take_line(req: &mut Request, room: &mut Room, line: parse::Line) -> Result<()
         match parse::validate_host(&text) {
             Ok((host, port)) => {
                 choose_server(req, &host);
-                req.host = host.into();
+                req.host = host;
                 req.host_port = port;
             }
             Err(_) => {
@@ -324,21 +324,23 @@ fn duplicate(req: &Request, what: &str, name: &[u8], value: &[u8], previous: &[u
 }
 
 /// Fields that may come only once.
+const UNIQUE: [headers::Name; 11] = [
+    headers::IF_MODIFIED_SINCE,
+    headers::IF_UNMODIFIED_SINCE,
+    headers::IF_MATCH,
+    headers::IF_NONE_MATCH,
+    headers::CONTENT_LENGTH,
+    headers::CONTENT_RANGE,
+    headers::IF_RANGE,
+    headers::TRANSFER_ENCODING,
+    headers::EXPECT,
+    headers::AUTHORIZATION,
+    headers::PROXY_AUTHORIZATION,
+];
+
 fn unique(name: &[u8]) -> bool {
-    const NAMES: [&[u8]; 11] = [
-        b"If-Modified-Since",
-        b"If-Unmodified-Since",
-        b"If-Match",
-        b"If-None-Match",
-        b"Content-Length",
-        b"Content-Range",
-        b"If-Range",
-        b"Transfer-Encoding",
-        b"Expect",
-        b"Authorization",
-        b"Proxy-Authorization",
-    ];
-    NAMES.iter().any(|known| known.eq_ignore_ascii_case(name))
+    let hash = headers::hash(name);
+    UNIQUE.iter().any(|known| known.hash == hash && known.text.eq_ignore_ascii_case(name))
 }
 
 fn host_field(req: &mut Request, name: &[u8], value: &[u8]) -> Result<(), Refusal> {
@@ -349,7 +351,7 @@ fn host_field(req: &mut Request, name: &[u8], value: &[u8]) -> Result<(), Refusa
         Ok((host, port)) => {
             if req.host.is_empty() {
                 choose_server(req, &host);
-                req.host = host.into();
+                req.host = host;
                 req.host_port = port;
             }
             Ok(())

@@ -11,6 +11,7 @@ use super::connection::Connection;
 use super::headers::Headers;
 use super::location::Location;
 use super::method::Method;
+use super::module::ContentHandler;
 use super::output::Output;
 use super::response::Response;
 use super::{Http, Server};
@@ -82,6 +83,8 @@ pub struct Request {
     pub location: &'static Location,
     /// The settings in force: the location's, or those of an `if` or `limit_except` in it.
     pub conf: &'static Location,
+    /// The handler of the location, or of the last `if` in it that has its own (`proxy_pass`).
+    pub(super) content_handler: Option<ContentHandler>,
 
     /// What came.
     pub head: Head,
@@ -233,6 +236,13 @@ impl Request {
     pub fn enter(&mut self, location: &'static Location) {
         self.location = location;
         self.conf = location;
+        self.content_handler = location.handlers.handler;
+    }
+
+    /// Goes on with the settings of an `if` or `limit_except`; its handler stands until another one's takes its place.
+    pub(super) fn enter_block(&mut self, block: &'static Location) {
+        self.conf = block;
+        self.content_handler = block.handlers.handler.or(self.content_handler);
     }
 
     /// Leaves the location: the URI is to be looked up again.

@@ -1,8 +1,6 @@
 //! What `rewrite`, `set`, `if`, `return` and `break` compile to, and running it.
 
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -186,7 +184,7 @@ impl Engine {
                     return Flow::Jump(code.next);
                 }
                 if let Some(block) = code.block.and_then(|block| req.location.ifs.get(block)) {
-                    req.conf = block;
+                    req.enter_block(block);
                 }
                 Flow::Next
             }
@@ -382,17 +380,17 @@ fn unescape_redirect(text: &[u8]) -> Vec<u8> {
 }
 
 fn is_file(req: &Request, path: &[u8], kind: FileKind) -> bool {
-    match std::fs::metadata(Path::new(std::ffi::OsStr::from_bytes(path))) {
+    match super::file::stat(req, path) {
         Ok(info) => match kind {
             FileKind::Plain => info.is_file(),
             FileKind::Directory => info.is_dir(),
             FileKind::Any => info.is_file() || info.is_dir(),
             FileKind::Executable => info.permissions().mode() & 0o100 != 0,
         },
-        Err(error) => {
+        Err((call, error)) => {
             let code = error.raw_os_error();
             if !matches!(code, None | Some(libc::ENOENT | libc::ENOTDIR | libc::ENAMETOOLONG)) {
-                req.log(Level::Crit, Some(&error), format_args!("stat() \"{}\" failed", log::bytes(path)));
+                req.log(Level::Crit, Some(&error), format_args!("{call} \"{}\" failed", log::bytes(path)));
             }
             false
         }

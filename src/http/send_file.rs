@@ -37,7 +37,9 @@ impl Request {
         if length == 0 {
             return Ok(());
         }
-        if length >= LONG && *self.conf.core.sendfile && self.is_http1() && !self.has_body_filters() {
+        let direct =
+            *self.conf.core.sendfile && self.is_http1() && !self.has_body_filters() && !self.is_paced();
+        if length >= LONG && direct {
             self.flush_out().await?;
             if self.splice_target().is_some() {
                 return self.sendfile(file, offset, length).await;

@@ -132,9 +132,7 @@ fn poll_request(conn: &Connection, first: bool, cx: &mut Context<'_>) -> Poll<bo
 }
 
 fn poll_first_bytes(conn: &Connection, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-    if let Some(socket) = conn.io.plain() {
-        ready!(socket.poll_read_ready(cx))?;
-    }
+    ready!(conn.io.poll_worth_reading(cx))?;
     let mut buffer = Buffer::with_capacity(8 << 10);
     let n = ready!(conn.io.poll_read(cx, buffer.spare()))?;
     buffer.filled(n);
@@ -272,6 +270,7 @@ impl Request {
             server,
             location: &server.root,
             conf: &server.root,
+            content_handler: None,
             head: Head { headers: Headers::new(), ..Head::default() },
             version: Version::Http10,
             method: Method::Unknown,

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
@@ -87,7 +87,7 @@ async fn send_refresh(req: &mut Request) -> Result<(), Gone> {
 
 async fn send_page(req: &mut Request, page: u16) -> Result<(), Gone> {
     let body = page_body(req, page);
-    send_body(req, &body).await
+    send_body(req, body).await
 }
 
 /// Sends a page in place of whatever was to be answered.
@@ -140,8 +140,24 @@ pub async fn replace(req: &mut Request, status: u16) -> Result<(), Gone> {
 
 const PADDING: &str = "<!-- a padding to disable MSIE and Chrome friendly error page -->\r\n";
 
-fn page_body(req: &Request, code: u16) -> Vec<u8> {
-    let Some(title) = status::page_title(code) else { return Vec::new() };
+/// nginx's page for a status, empty where it has none.
+fn page_body(req: &Request, code: u16) -> &'static [u8] {
+    /// By status from [`FIRST`] on, name of the server, and padding; made when first asked for.
+    static PAGES: [[OnceLock<Vec<u8>>; 4]; 300] = [const { [const { OnceLock::new() }; 4] }; 300];
+    const FIRST: usize = 300;
+
+    let pages = usize::from(code).checked_sub(FIRST).and_then(|at| PAGES.get(at));
+    let (Some(pages), Some(title)) = (pages, status::page_title(code)) else { return b"" };
+    let server = head::server(*req.conf.core.server_tokens);
+    let padded = code >= 400
+        && *req.conf.core.msie_padding
+        && req.version >= Version::Http10
+        && is_friendly(req.browser());
+    let which = usize::from(server == head::SERVER_FULL) * 2 + usize::from(padded);
+    pages[which].get_or_init(|| make_page(code, title, server, padded))
+}
+
+fn make_page(code: u16, title: &str, server: &str, padded: bool) -> Vec<u8> {
     let mut page = format!("<html>\r\n<head><title>{title}</title></head>\r\n<body>\r\n");
     match code {
         494..=497 => {
@@ -150,13 +166,8 @@ fn page_body(req: &Request, code: u16) -> Vec<u8> {
         }
         _ => page += &format!("<center><h1>{title}</h1></center>\r\n"),
     }
-    let server = head::server(*req.conf.core.server_tokens);
     page += &format!("<hr><center>{server}</center>\r\n</body>\r\n</html>\r\n");
-    if code >= 400
-        && *req.conf.core.msie_padding
-        && req.version >= Version::Http10
-        && is_friendly(req.browser())
-    {
+    if padded {
         page += &PADDING.repeat(6);
     }
     page.into_bytes()

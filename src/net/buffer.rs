@@ -3,13 +3,16 @@
 use std::cell::RefCell;
 use std::fmt;
 
-/// Sizes kept in the pool; a request for another size is served by the next larger one, or made to measure.
-const CLASSES: [usize; 6] = [1 << 10, 4 << 10, 8 << 10, 16 << 10, 32 << 10, 64 << 10];
+/// The least size, as a power of two; smaller ones get this one.
+const LEAST: u32 = 10;
+/// Sizes kept in the pool: the powers of two from [`LEAST`] on. The largest takes
+/// 64 KiB sealed as records of TLS. Larger ones are made to measure.
+const CLASSES: usize = 8;
 /// Bytes a thread keeps at most in each class.
 const KEEP: usize = 1 << 20;
 
 thread_local! {
-    static POOL: RefCell<[Vec<Box<[u8]>>; CLASSES.len()]> = RefCell::new(Default::default());
+    static POOL: RefCell<[Vec<Box<[u8]>>; CLASSES]> = RefCell::new(Default::default());
 }
 
 /// Bytes `start..end` of a fixed piece of memory. Goes back to the pool when dropped.
@@ -20,15 +23,22 @@ pub struct Buffer {
     end: usize,
 }
 
+/// Where pieces of that size are kept.
+fn class(size: usize) -> Option<usize> {
+    let class = size.trailing_zeros().checked_sub(LEAST)? as usize;
+    (size.is_power_of_two() && class < CLASSES).then_some(class)
+}
+
 impl Buffer {
     /// At least `size` bytes of room.
     pub fn with_capacity(size: usize) -> Buffer {
-        let data = match CLASSES.iter().position(|&class| class >= size) {
+        let rounded = size.max(1 << LEAST).next_power_of_two();
+        let data = match class(rounded) {
             Some(class) => POOL
                 .try_with(|pool| pool.borrow_mut()[class].pop())
                 .ok()
                 .flatten()
-                .unwrap_or_else(|| vec![0; CLASSES[class]].into()),
+                .unwrap_or_else(|| vec![0; rounded].into()),
             None => vec![0; size].into(),
         };
         Buffer { data, start: 0, end: 0 }
@@ -86,9 +96,11 @@ impl Buffer {
 
     /// Moves what is left to the front, so that the spare room is one piece.
     pub fn compact(&mut self) {
-        self.data.copy_within(self.start..self.end, 0);
-        self.end -= self.start;
-        self.start = 0;
+        if self.start > 0 {
+            self.data.copy_within(self.start..self.end, 0);
+            self.end -= self.start;
+            self.start = 0;
+        }
     }
 
     /// Appends as much of `bytes` as there is room for, and returns how much that was.
@@ -114,12 +126,12 @@ impl Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        let Some(class) = CLASSES.iter().position(|&class| class == self.data.len()) else { return };
+        let Some(class) = class(self.data.len()) else { return };
         let data = std::mem::take(&mut self.data);
         // Past the thread's end the pool is gone and the memory is simply freed.
         let _ = POOL.try_with(|pool| {
             let list = &mut pool.borrow_mut()[class];
-            if list.len() < KEEP / CLASSES[class] {
+            if list.len() < KEEP >> (LEAST as usize + class) {
                 list.push(data);
             }
         });

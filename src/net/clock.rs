@@ -42,32 +42,78 @@ pub struct Texts {
     pub syslog: [u8; 15],
 }
 
+/// How often the times that were read last may be looked at before they are read again, should the thread never
+/// wait in between.
+const LOOKS: u32 = 100;
+
+/// The times a thread read last.
+struct Cached {
+    /// Whether they may be used again at all.
+    on: Cell<bool>,
+    /// Looks left; 0: they must be read.
+    looks: Cell<u32>,
+    now: Cell<u64>,
+    wall: Cell<Wall>,
+}
+
 thread_local! {
+    static CACHED: Cached = const {
+        Cached {
+            on: Cell::new(false),
+            looks: Cell::new(0),
+            now: Cell::new(0),
+            wall: Cell::new(Wall { sec: 0, msec: 0 }),
+        }
+    };
     static SECOND: Cell<i64> = const { Cell::new(i64::MIN) };
     static TEXTS: RefCell<Texts> = const { RefCell::new(Texts::EMPTY) };
 }
 
 /// Milliseconds of the monotonic clock; the zero is arbitrary.
 pub fn now() -> u64 {
-    let time = read(libc::CLOCK_MONOTONIC);
-    time.tv_sec as u64 * 1000 + time.tv_nsec as u64 / 1_000_000
-}
-
-/// The same as of the last tick of the system, some milliseconds ago: cheaper to ask for.
-pub fn coarse() -> u64 {
-    let time = read(libc::CLOCK_MONOTONIC_COARSE);
-    time.tv_sec as u64 * 1000 + time.tv_nsec as u64 / 1_000_000
+    look(|cached| cached.now.get())
 }
 
 /// The wall clock.
 pub fn wall() -> Wall {
-    let time = read(libc::CLOCK_REALTIME);
-    Wall { sec: time.tv_sec, msec: (time.tv_nsec / 1_000_000) as u16 }
+    look(|cached| cached.wall.get())
+}
+
+/// From now on this thread reads its clocks once a turn of its event loop, not at each look: [`turn`] is to be called
+/// whenever it has waited.
+pub fn once_a_turn() {
+    CACHED.with(|cached| cached.on.set(true));
+}
+
+/// The thread has waited: the next look reads the clocks.
+pub fn turn() {
+    CACHED.with(|cached| cached.looks.set(0));
+}
+
+fn look<T>(at: impl FnOnce(&Cached) -> T) -> T {
+    CACHED.with(|cached| {
+        match cached.looks.get() {
+            0 => cached.read(),
+            left => cached.looks.set(left - 1),
+        }
+        at(cached)
+    })
+}
+
+impl Cached {
+    #[cold]
+    fn read(&self) {
+        let time = read(libc::CLOCK_MONOTONIC);
+        self.now.set(time.tv_sec as u64 * 1000 + time.tv_nsec as u64 / 1_000_000);
+        let time = read(libc::CLOCK_REALTIME);
+        self.wall.set(Wall { sec: time.tv_sec, msec: (time.tv_nsec / 1_000_000) as u16 });
+        self.looks.set(if self.on.get() { LOOKS } else { 0 });
+    }
 }
 
 /// The texts of the current second, borrowed for the length of `use_them`.
 pub fn with_texts<T>(use_them: impl FnOnce(&Texts) -> T) -> T {
-    let sec = read(libc::CLOCK_REALTIME_COARSE).tv_sec;
+    let sec = wall().sec;
     TEXTS.with(|texts| {
         if SECOND.get() != sec {
             *texts.borrow_mut() = Texts::at(sec);

@@ -12,13 +12,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use super::clock;
-
 const NEVER: u64 = u64::MAX;
-/// Milliseconds from which a deadline may come early by a tick of the system.
-const EXACT: u64 = 1000;
-/// Milliseconds that the coarse clock is behind at most.
-const TICK: u64 = 10;
 /// Places in the heap that are not worth a sweep.
 const FEW: usize = 64;
 
@@ -68,10 +62,14 @@ thread_local! {
         next: Cell::new(NEVER),
         driver: RefCell::new(None),
         running: Cell::new(false),
-    } };
+    }};
 }
 
 impl Timers {
+    fn now(&self) -> u64 {
+        super::clock::now()
+    }
+
     fn arm(&self, at: u64, entry: &Rc<Entry>) {
         entry.armed.set(at);
         self.heap.borrow_mut().push(Reverse(Due(at, entry.clone())));
@@ -100,7 +98,7 @@ impl Timers {
 
     /// Wakes what is due and returns when to look again.
     fn turn(&self) -> u64 {
-        let now = clock::now();
+        let now = self.now();
         loop {
             let entry = {
                 let mut heap = self.heap.borrow_mut();
@@ -142,7 +140,7 @@ async fn drive() {
         TIMERS.with(|t| {
             loop {
                 let next = t.turn();
-                let wait = if next == NEVER { 3_600_000 } else { next.saturating_sub(clock::now()) };
+                let wait = if next == NEVER { 3_600_000 } else { next.saturating_sub(t.now()) };
                 sleep.as_mut().reset(tokio::time::Instant::now() + Duration::from_millis(wait));
                 if sleep.as_mut().poll(cx).is_pending() {
                     *t.driver.borrow_mut() = Some(cx.waker().clone());
@@ -201,9 +199,7 @@ impl Deadline {
     /// Comes due in `ms` milliseconds from now.
     pub fn set(&self, ms: u64) {
         TIMERS.with(|t| {
-            // For what is long the coarse clock does.
-            let now = if ms < EXACT { clock::now() } else { clock::coarse() };
-            let at = now.saturating_add(ms.max(1));
+            let at = t.now().saturating_add(ms.max(1));
             self.0.at.set(at);
             if at < self.0.armed.get() {
                 t.arm(at, &self.0);
@@ -219,7 +215,7 @@ impl Deadline {
     /// Whether it is past.
     pub fn expired(&self) -> bool {
         let at = self.0.at.get();
-        at != NEVER && clock::coarse() + TICK >= at && clock::now() >= at
+        at != NEVER && TIMERS.with(|t| t.now()) >= at
     }
 
     /// Ready once it is past; else the task is woken then.
@@ -255,9 +251,8 @@ pub async fn sleep(ms: u64) {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
     use super::*;
+    use std::time::Instant;
 
     impl Entry {
         fn has_waker(&self) -> bool {

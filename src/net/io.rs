@@ -5,13 +5,11 @@ use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use super::Socket;
 use crate::tls::{TlsInfo, TlsStream};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// A connection's bytes. All methods take `&self`: the halves never wait for each other.
 pub enum Io {
@@ -31,11 +29,16 @@ impl Io {
     pub fn poll_read(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
         match self {
             Io::Plain(s) => s.poll_read(cx, buf),
-            Io::Tls(s) => {
-                let mut space = ReadBuf::new(buf);
-                ready!(Pin::new(&mut **s.borrow_mut()).poll_read(cx, &mut space))?;
-                Poll::Ready(Ok(space.filled().len()))
-            }
+            Io::Tls(s) => s.borrow_mut().poll_read(cx, buf),
+        }
+    }
+
+    /// Ready when a read may bring something: to be asked before room is made for it.
+    pub fn poll_worth_reading(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Io::Plain(s) => s.poll_read_ready(cx),
+            // TLS may hold what was read from the socket before.
+            Io::Tls(_) => Poll::Ready(Ok(())),
         }
     }
 
@@ -43,7 +46,7 @@ impl Io {
     pub fn poll_write(&self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         match self {
             Io::Plain(s) => s.poll_write(cx, buf),
-            Io::Tls(s) => Pin::new(&mut **s.borrow_mut()).poll_write(cx, buf),
+            Io::Tls(s) => s.borrow_mut().poll_write(cx, &[IoSlice::new(buf)]),
         }
     }
 
@@ -51,7 +54,15 @@ impl Io {
     pub fn poll_write_vectored(&self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         match self {
             Io::Plain(s) => s.poll_write_vectored(cx, bufs),
-            Io::Tls(s) => Pin::new(&mut **s.borrow_mut()).poll_write_vectored(cx, bufs),
+            Io::Tls(s) => s.borrow_mut().poll_write(cx, bufs),
+        }
+    }
+
+    /// Whether all that was written has left; plain sockets hold nothing.
+    pub fn is_flushed(&self) -> bool {
+        match self {
+            Io::Plain(_) => true,
+            Io::Tls(s) => s.borrow().is_flushed(),
         }
     }
 
@@ -59,7 +70,7 @@ impl Io {
     pub fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Io::Plain(_) => Poll::Ready(Ok(())),
-            Io::Tls(s) => Pin::new(&mut **s.borrow_mut()).poll_flush(cx),
+            Io::Tls(s) => s.borrow_mut().poll_flush(cx),
         }
     }
 
@@ -67,7 +78,7 @@ impl Io {
     pub fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Io::Plain(s) => Poll::Ready(s.shutdown(Shutdown::Write)),
-            Io::Tls(s) => Pin::new(&mut **s.borrow_mut()).poll_shutdown(cx),
+            Io::Tls(s) => s.borrow_mut().poll_shutdown(cx),
         }
     }
 

@@ -51,6 +51,9 @@ pub struct Listen {
     /// Bytes.
     pub sndbuf: Option<usize>,
     pub reuseport: bool,
+    /// How many sockets to open: with `reuseport`, each thread has its own for datagrams, and the system gives all
+    /// that one client sends to the same.
+    pub sockets: usize,
     pub keepalive: Keepalive,
     pub ipv6only: bool,
     /// Length of the queue of TCP Fast Open (RFC 7413).
@@ -68,6 +71,8 @@ pub struct Listen {
 pub struct Listener {
     pub listen: Listen,
     pub fd: Arc<OwnedFd>,
+    /// The sockets of other threads, where each has its own.
+    pub more: Vec<Arc<OwnedFd>>,
     /// Given by the process that this one was started from, which may still use it.
     pub inherited: bool,
 }
@@ -126,16 +131,17 @@ pub fn open(
     }
     let opened = listens.iter().zip(sockets).zip(kept).filter_map(|((listen, socket), kept)| {
         let (fd, inherited) = socket?;
-        Some((Listener { listen: listen.clone(), fd, inherited }, kept))
+        Some((Listener { listen: listen.clone(), fd, more: Vec::new(), inherited }, kept))
     });
-    Ok(opened
-        .map(|(listener, kept)| {
-            if !test {
-                listener.configure(old, kept, log);
-            }
-            listener
-        })
-        .collect())
+    let mut listeners = Vec::new();
+    for (mut listener, kept) in opened {
+        if !test {
+            listener.configure(old, kept, log);
+            listener.open_more(old, log)?;
+        }
+        listeners.push(listener);
+    }
+    Ok(listeners)
 }
 
 /// Closes the sockets of `old` that `new` does not use and deletes the files of unix sockets among them.
@@ -202,11 +208,7 @@ pub fn inherit(number: i32, log: &ErrorLog) -> Option<Inherited> {
 }
 
 fn take_over(listen: &Listen, old: &[Listener]) -> Option<(Arc<OwnedFd>, bool)> {
-    let same = old.iter().find(|other| {
-        other.listen.address == listen.address
-            && other.listen.kind == listen.kind
-            && other.listen.multipath == listen.multipath
-    })?;
+    let same = old.iter().find(|other| listen.is_same(&other.listen))?;
     Some((same.fd.clone(), same.inherited))
 }
 
@@ -282,6 +284,7 @@ impl Listen {
             rcvbuf: None,
             sndbuf: None,
             reuseport: false,
+            sockets: 1,
             keepalive: Keepalive::default(),
             ipv6only: true,
             fastopen: None,
@@ -289,6 +292,11 @@ impl Listen {
             wildcard: false,
             log,
         }
+    }
+
+    /// Whether a socket of `other` will do.
+    fn is_same(&self, other: &Listen) -> bool {
+        (&self.address, self.kind, self.multipath) == (&other.address, other.kind, other.multipath)
     }
 
     fn socket_type(&self) -> (Type, Option<Protocol>) {
@@ -303,9 +311,41 @@ impl Listen {
 // === impl Listener ===
 
 impl Listener {
+    /// All its sockets, one for each thread that has its own.
+    pub fn sockets(&self) -> impl Iterator<Item = &Arc<OwnedFd>> {
+        std::iter::once(&self.fd).chain(&self.more)
+    }
+
+    /// Opens the sockets of other threads, or takes over those that there were.
+    fn open_more(&mut self, old: &[Listener], log: &ErrorLog) -> Result<(), NotOpened> {
+        let same = old.iter().filter(|other| self.listen.is_same(&other.listen));
+        let mut known = same.flat_map(Listener::sockets).filter(|fd| !Arc::ptr_eq(fd, &self.fd)).cloned();
+        for _ in 1..self.listen.sockets {
+            let fd = match known.next() {
+                Some(fd) => fd,
+                None => Arc::new(open_one(&self.listen, false, log).map_err(|_| NotOpened)?),
+            };
+            self.more.push(fd);
+        }
+        let more = self.more.iter().map(|fd| Listener {
+            listen: self.listen.clone(),
+            fd: fd.clone(),
+            more: Vec::new(),
+            inherited: self.inherited,
+        });
+        more.for_each(|socket| socket.set_options(log));
+        Ok(())
+    }
+
     /// Sets the options that may change while the socket is open; failures are alerts. `kept` says that the
     /// socket was open before, under a configuration in `old`.
     fn configure(&self, old: &[Listener], kept: bool, log: &ErrorLog) {
+        self.set_options(log);
+        let before = old.iter().find(|other| kept && Arc::ptr_eq(&other.fd, &self.fd));
+        self.follow_change(before, log);
+    }
+
+    fn set_options(&self, log: &ErrorLog) {
         let (listen, socket) = (&self.listen, SockRef::from(&self.fd));
         let address = &listen.address;
         let check = |result: io::Result<()>, what: fmt::Arguments<'_>| {
@@ -342,8 +382,6 @@ impl Listener {
         if listen.wildcard && listen.kind == Kind::Datagram {
             self.learn_destinations(&check);
         }
-        let before = old.iter().find(|other| kept && Arc::ptr_eq(&other.fd, &self.fd));
-        self.follow_change(before, log);
     }
 
     fn learn_destinations(&self, check: &dyn Fn(io::Result<()>, fmt::Arguments<'_>)) {
@@ -404,7 +442,7 @@ impl From<Inherited> for Listener {
     fn from(inherited: Inherited) -> Listener {
         let mut listen = Listen::new(inherited.address, ErrorLog::none());
         listen.kind = inherited.kind;
-        Listener { listen, fd: inherited.fd, inherited: true }
+        Listener { listen, fd: inherited.fd, more: Vec::new(), inherited: true }
     }
 }
 
@@ -461,6 +499,38 @@ mod tests {
         assert!(Arc::ptr_eq(&old[0].fd, &new[0].fd));
         close_unused(old, &new, &ErrorLog::none());
         assert!(TcpStream::connect(free_port(&new[0])).is_ok());
+    }
+
+    #[test]
+    fn each_thread_has_its_own_socket_for_datagrams() {
+        let probe = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = probe.local_addr().unwrap();
+        drop(probe);
+        let mut listen = Listen::new(Address::Inet(address), ErrorLog::none());
+        (listen.kind, listen.reuseport, listen.sockets) = (Kind::Datagram, true, 3);
+        let first = open(std::slice::from_ref(&listen), &[], false, &ErrorLog::none()).unwrap();
+        let next = open(std::slice::from_ref(&listen), &first, false, &ErrorLog::none()).unwrap();
+        assert!(next[0].sockets().zip(first[0].sockets()).all(|(a, b)| Arc::ptr_eq(a, b)));
+        let clients: Vec<_> = (0..64).map(|_| std::net::UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
+        for _ in 0..2 {
+            clients.iter().for_each(|client| assert_eq!(client.send_to(b"x", address).unwrap(), 1));
+        }
+        let mut taken = Vec::new();
+        for socket in next[0].sockets() {
+            let mut from = Vec::new();
+            while let Ok(got) = crate::net::datagram::receive(socket, &mut [0; 8]) {
+                from.push(got.from);
+            }
+            let all = from.len();
+            from.sort_by_key(|client| client.to_string());
+            from.dedup();
+            assert_eq!(from.len() * 2, all, "a client was heard on two sockets");
+            taken.push(all);
+        }
+        assert_eq!(taken.iter().sum::<usize>(), 128);
+        assert!(taken.iter().filter(|n| **n > 0).count() > 1, "{taken:?}");
+        listen.sockets = 1;
+        assert_eq!(open(&[listen], &next, false, &ErrorLog::none()).unwrap()[0].sockets().count(), 1);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Sockets and what surrounds them: buffers, deadlines, addresses, clocks, the client's or upstream's byte stream.
 
 pub mod accept;
+pub mod access;
 pub mod addr;
 pub mod buffer;
 pub mod cidr;

@@ -9,7 +9,8 @@ use std::path::PathBuf;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker, ready};
 
-use super::{Address, proxy_protocol};
+use super::{Address, Buffer, proxy_protocol};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, recv, send};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready};
@@ -33,6 +34,36 @@ struct Number(RawFd);
 impl AsRawFd for Number {
     fn as_raw_fd(&self) -> RawFd {
         self.0
+    }
+}
+
+/// What is known of a peer's next bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peeked {
+    /// How many are there.
+    pub len: usize,
+    /// No more will come.
+    pub end: bool,
+}
+
+/// Why there is no header of the PROXY protocol.
+#[derive(Debug)]
+pub enum NoHeader {
+    /// What came is none.
+    Wrong(proxy_protocol::Error),
+    /// Reading failed.
+    Failed(io::Error),
+}
+
+impl From<io::Error> for NoHeader {
+    fn from(reason: io::Error) -> NoHeader {
+        NoHeader::Failed(reason)
+    }
+}
+
+impl From<proxy_protocol::Error> for NoHeader {
+    fn from(error: proxy_protocol::Error) -> NoHeader {
+        NoHeader::Wrong(error)
     }
 }
 
@@ -166,6 +197,11 @@ impl Socket {
         inet.map_or_else(|| Address::Unix(path()), Address::Inet)
     }
 
+    /// Another descriptor of the same socket, to look at it while its owner is busy.
+    pub fn duplicate(&self) -> io::Result<Socket> {
+        Socket::connected(self.fd.try_clone()?, self.unix)
+    }
+
     /// Small writes leave at once (TCP_NODELAY).
     pub fn set_nodelay(&self) -> io::Result<()> {
         if self.unix { Ok(()) } else { socket2::SockRef::from(self).set_tcp_nodelay(true) }
@@ -179,51 +215,54 @@ impl Socket {
         Ok((n > 0).then_some(byte[0]))
     }
 
-    /// Reads the PROXY protocol's header and not a byte more; none where it names no addresses. The error is what to
-    /// log, before " while reading PROXY protocol".
-    pub async fn read_proxy_protocol(&self) -> Result<Option<proxy_protocol::Header>, String> {
-        let mut bytes = [0u8; proxy_protocol::MAX_HEADER];
+    /// Ready when more than `seen` bytes can be peeked at, or when no more will come; bytes stay where they are.
+    pub fn poll_peek(&self, cx: &mut Context<'_>, room: &mut [u8], seen: usize) -> Poll<io::Result<Peeked>> {
+        let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+        let mut peek = || {
+            self.try_io(Interest::READABLE, || {
+                let len = recv(self.as_fd().as_raw_fd(), room, flags)?;
+                // Nothing new: wait again, unless nothing new can come.
+                match len == seen && len > 0 && !self.peer_has_ended() {
+                    true => Err(io::ErrorKind::WouldBlock.into()),
+                    false => Ok(Peeked { len, end: len == seen }),
+                }
+            })
+        };
+        attempt!(self, cx, poll_read_ready, peek())
+    }
+
+    /// Whether the peer has said its last.
+    fn peer_has_ended(&self) -> bool {
+        // nix has no name for this one.
+        let hangup = PollFlags::from_bits_retain(libc::POLLRDHUP);
+        let mut fds = [PollFd::new(self.as_fd(), hangup)];
+        matches!(poll(&mut fds, PollTimeout::ZERO), Ok(n) if n > 0)
+    }
+
+    /// Reads the PROXY protocol's header and not a byte more; none where it names no addresses.
+    ///
+    /// # Errors
+    /// What to log, before "while reading PROXY protocol".
+    pub async fn read_proxy_protocol(&self) -> Result<Option<proxy_protocol::Header>, NoHeader> {
+        let mut bytes = Buffer::with_capacity(proxy_protocol::MAX_HEADER);
         let mut seen = 0;
         let read = loop {
-            let n = poll_fn(|cx| self.poll_peek(cx, &mut bytes))
-                .await
-                .map_err(|e| format!("recv() failed {e}"))?;
-            if n <= seen {
-                return Err(proxy_protocol::broken(&bytes[..n]).to_string());
+            let peeked = poll_fn(|cx| self.poll_peek(cx, bytes.spare(), seen)).await?;
+            let there = &bytes.spare()[..peeked.len];
+            match proxy_protocol::read(there)? {
+                Some(read) => break read,
+                None if peeked.end => return Err(proxy_protocol::broken(there).into()),
+                None => seen = peeked.len,
             }
-            seen = n;
-            match proxy_protocol::read(&bytes[..n]) {
-                Ok(Some(read)) => break read,
-                Ok(None) => {}
-                Err(e) => return Err(e.to_string()),
-            }
-            self.wait_for_more(n).await;
         };
         let mut left = read.len;
         while left > 0 {
-            let n = poll_fn(|cx| self.poll_read(cx, &mut bytes[..left])).await.map_err(|e| e.to_string())?;
-            if n == 0 {
-                break;
+            match poll_fn(|cx| self.poll_read(cx, &mut bytes.spare()[..left])).await? {
+                0 => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+                n => left -= n,
             }
-            left -= n;
         }
         Ok(read.header)
-    }
-
-    fn poll_peek(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
-        let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
-        attempt!(self, cx, poll_read_ready, self.try_recv(buf, flags))
-    }
-
-    /// Waits until more than `n` bytes can be peeked at; readiness alone does not tell.
-    async fn wait_for_more(&self, n: usize) {
-        let mut scratch = [0u8; proxy_protocol::MAX_HEADER];
-        loop {
-            match poll_fn(|cx| self.poll_peek(cx, &mut scratch)).await {
-                Ok(now) if now == n => super::deadline::sleep(5).await,
-                _ => return,
-            }
-        }
     }
 
     /// Notes that all there was has been read, so that the next read waits without asking the system. To be called

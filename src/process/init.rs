@@ -5,6 +5,7 @@ use super::{
     Configuration, Core, Load, LoadOptions, Options, Task, daemon, master, pidfile, signals, single,
 };
 use super::{stats, title, upgrade};
+use crate::cli::{NGINX_VERSION, VERSION};
 use crate::log::{self, ErrorLog, Level};
 use crate::net::listen::{self, Listener};
 use crate::net::{clock, host};
@@ -175,7 +176,8 @@ fn serve(options: &Options, load: Load<'_>, cycle: Cycle, took_over: bool) -> Ex
 
 fn log_system(log: &ErrorLog) {
     let notice = |what: std::fmt::Arguments<'_>| log::error(log, Level::Notice, None, what);
-    notice(format_args!("nxr/{}", env!("CARGO_PKG_VERSION")));
+    // The second name is for those who look for the version of nginx whose ways these are.
+    notice(format_args!("nxr/{VERSION} (as nginx/{NGINX_VERSION})"));
     notice(format_args!("OS: {}", host::system()));
     if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
         notice(format_args!("getrlimit(RLIMIT_NOFILE): {}:{}", soft as i64, hard as i64));

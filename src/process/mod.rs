@@ -11,6 +11,7 @@ mod core;
 mod daemon;
 mod init;
 mod master;
+pub mod memory;
 mod pidfile;
 mod privileges;
 mod signals;

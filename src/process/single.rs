@@ -8,6 +8,7 @@ use crate::log::{self, Level};
 use crate::net::listen::Listener;
 use nix::sys::signal::Signal;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -69,9 +70,11 @@ pub(super) fn run(options: &Options, load: Load<'_>, cycle: Cycle, standing: Sta
 /// watched only once and for a moment two configurations watch the same socket.
 fn serve(crew: &Crew, cycle: &'static Cycle) {
     let configuration: &'static dyn Configuration = &*cycle.configuration;
+    let copy = |fd: &Arc<OwnedFd>| fd.try_clone().map_or_else(|_| fd.clone(), Arc::new);
     let share = |listener: &Listener| Listener {
         listen: listener.listen.clone(),
-        fd: listener.fd.try_clone().map_or_else(|_| listener.fd.clone(), Arc::new),
+        fd: copy(&listener.fd),
+        more: listener.more.iter().map(copy).collect(),
         inherited: listener.inherited,
     };
     let listeners = cycle.listeners.borrow().iter().map(share).collect();

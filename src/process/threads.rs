@@ -69,6 +69,7 @@ pub(super) fn run<T>(core: &Core, lead: impl AsyncFnOnce(&Crew) -> T) -> io::Res
             if let Some(set) = affinity {
                 privileges::bind_thread(set, &log);
             }
+            clock::once_a_turn();
             let member = Member::new(index + 1, crew);
             LocalSet::new().block_on(&runtime, member.obey(inbox));
         })?;
@@ -78,6 +79,7 @@ pub(super) fn run<T>(core: &Core, lead: impl AsyncFnOnce(&Crew) -> T) -> io::Res
     }
     let runtime = runtime()?;
     let first = inboxes.pop();
+    clock::once_a_turn();
     Ok(LocalSet::new().block_on(&runtime, async {
         let member = Member::new(0, crew.clone());
         if let Some(inbox) = first {
@@ -88,7 +90,7 @@ pub(super) fn run<T>(core: &Core, lead: impl AsyncFnOnce(&Crew) -> T) -> io::Res
 }
 
 fn runtime() -> io::Result<Runtime> {
-    Builder::new_current_thread().enable_io().enable_time().build()
+    Builder::new_current_thread().enable_io().enable_time().on_thread_unpark(clock::turn).build()
 }
 
 // === impl Crew ===
@@ -180,14 +182,15 @@ impl Member {
                     };
                     accepting.push(tokio::task::spawn_local(door.stand()));
                 }
-                Kind::Datagram if self.index == 0 => match listener.fd.try_clone() {
-                    Ok(fd) => guarded(|| configuration.datagrams(index, fd.into())),
-                    Err(reason) => {
+                // A socket for datagrams is one thread's, and so are its sessions.
+                Kind::Datagram => match listener.sockets().nth(self.index).map(|fd| fd.try_clone()) {
+                    None => {}
+                    Some(Ok(fd)) => guarded(|| configuration.datagrams(index, fd.into())),
+                    Some(Err(reason)) => {
                         let log = &listener.listen.log;
                         log::error_errno(log, Level::Alert, None, &reason, format_args!("dup() failed"));
                     }
                 },
-                Kind::Datagram => {}
             }
         }
         for task in self.accepting.replace(accepting) {

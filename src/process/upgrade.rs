@@ -88,8 +88,9 @@ impl Program {
         let arguments: Vec<CString> =
             arguments.iter().map(|argument| CString::new(argument.as_bytes()).ok()).collect::<Option<_>>()?;
         let mut variables = privileges::environment(&cycle.core().env);
-        let sockets: String =
-            cycle.listeners.borrow().iter().map(|listener| format!("{};", listener.fd.as_raw_fd())).collect();
+        let listeners = cycle.listeners.borrow();
+        let sockets = listeners.iter().flat_map(Listener::sockets);
+        let sockets: String = sockets.map(|fd| format!("{};", fd.as_raw_fd())).collect();
         variables.push((VARIABLE.into(), sockets.into()));
         let join = |(name, value): (OsString, OsString)| {
             CString::new([name.as_bytes(), b"=", &value.into_vec()].concat()).ok()
@@ -104,9 +105,9 @@ impl Program {
     /// Becomes the program, or ends.
     fn execute(&self, cycle: &Cycle, binary: &str) -> ! {
         signals::unblock();
-        for listener in cycle.listeners.borrow().iter() {
+        for socket in cycle.listeners.borrow().iter().flat_map(Listener::sockets) {
             // A socket that stays closed to the new binary is reported by it.
-            let _ = fd::set_close_on_exec(listener.fd.as_fd(), false);
+            let _ = fd::set_close_on_exec(socket.as_fd(), false);
         }
         let Err(errno) = execve(&self.path, &self.arguments, &self.environment);
         let what = format_args!("execve() failed while executing new binary process \"{binary}\"");

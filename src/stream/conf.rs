@@ -121,7 +121,8 @@ pub fn stream_block(cf: &mut Build, d: &Directive<'_>) -> Outcome {
     }
     cf.stream.seen = true;
     cf.block(d, Context::STREAM)?;
-    modules::init(cf)
+    modules::init(cf);
+    Ok(())
 }
 
 /// `server { ... }`
@@ -155,12 +156,12 @@ pub fn finish(cf: &mut Build) -> Outcome<Option<Stream>> {
     cf.stream.vars = vars;
     cf.stream.upstreams = upstreams;
     cf.stream.seen = true;
-    let main = main.merge(cf)?;
+    let main = main.merge(cf);
     let top = srv.top();
     let mut closed = Vec::with_capacity(servers.len());
     let reads_ahead = servers.iter().all(|server| server.takes_ahead);
     for server in servers {
-        let srv = server.srv.merge(&top, cf)?;
+        let srv = server.srv.merge(&top, cf);
         let mut handlers: Handlers = modules::handlers(&srv);
         handlers.content = server.content;
         let mut names = server.names;
@@ -176,6 +177,7 @@ pub fn finish(cf: &mut Build) -> Outcome<Option<Stream>> {
             at: server.at,
         });
     }
+    cf.end_merging()?;
     let vars = std::mem::replace(&mut cf.stream.vars, VariablesBuilder::new([], []));
     let upstreams = std::mem::take(&mut cf.stream.upstreams);
     let ports = listens.resolve(&Closed(&closed), &mut cf.messages)?;

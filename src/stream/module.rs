@@ -115,13 +115,14 @@ macro_rules! stream_modules {
             $(pub fn $field(&mut self) -> &mut <$module as Module>::Main {
                 self.$field.get_or_insert_default()
             })*
-            /// Closes the settings of the stream block.
-            pub fn merge(self, cf: &mut Build) -> Outcome<Main> {
-                Ok(Main { $($field: {
+            /// Closes the settings of the stream block. Faults of merging are kept in `cf`, here and below.
+            pub fn merge(self, cf: &mut Build) -> Main {
+                Main { $($field: {
                     let mut own = self.$field.map(|b| *b).unwrap_or_default();
-                    own.merge(&Default::default(), cf)?;
+                    let merged = own.merge(&Default::default(), cf);
+                    cf.merged(<$module as Module>::COMMANDS.module, merged, || ());
                     own
-                },)* })
+                },)* }
             }
         }
         #[allow(missing_docs, dead_code)]
@@ -134,12 +135,13 @@ macro_rules! stream_modules {
                 Srv { $($field: Arc::new(self.$field.map(|b| *b).unwrap_or_default()),)* }
             }
             /// Completes a server's settings with those of the stream block.
-            pub fn merge(self, parent: &Srv, cf: &mut Build) -> Outcome<Srv> {
-                Ok(Srv { $($field: {
+            pub fn merge(self, parent: &Srv, cf: &mut Build) -> Srv {
+                Srv { $($field: {
                     let mut own = self.$field.map(|b| *b).unwrap_or_default();
-                    own.merge(&parent.$field, cf)?;
+                    let merged = own.merge(&parent.$field, cf);
+                    cf.merged(<$module as Module>::COMMANDS.module, merged, || ());
                     Arc::new(own)
-                },)* })
+                },)* }
             }
         }
 
@@ -157,9 +159,11 @@ macro_rules! stream_modules {
         }
 
         /// Lets every module complete what the stream block said.
-        pub fn init(cf: &mut Build) -> Outcome {
-            $(<$module as Module>::init(cf)?;)*
-            Ok(())
+        pub fn init(cf: &mut Build) {
+            $(
+                let init = <$module as Module>::init(cf);
+                cf.merged(<$module as Module>::COMMANDS.module, init, || ());
+            )*
         }
 
         /// What runs for sessions of a server with these settings.

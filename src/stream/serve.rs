@@ -1,19 +1,16 @@
 //! The life of a session: what comes before the phases, the phases, and the end.
 
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::io;
-use std::os::fd::AsFd;
-use std::task::Waker;
-
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{MsgFlags, recv};
-use tokio::io::Interest;
+use std::task::{Poll, Waker, ready};
 
 use super::Stream;
 use super::module::{BAD_REQUEST, Handler, INTERNAL_ERROR, OK, Verdict};
 use super::modules::pass::Passed;
 use super::session::Session;
 use crate::log::Level;
+use crate::net::socket::{NoHeader, Peeked};
 use crate::net::{Address, Buffer, Deadline, Io, Socket, proxy_protocol};
 use crate::process::Slot;
 
@@ -111,28 +108,27 @@ fn phase(s: &mut Session, handlers: &[Handler]) -> Result<(), u16> {
 /// Reads the header that `listen ... proxy_protocol` promises.
 async fn read_proxy_protocol(s: &mut Session) -> Result<(), u16> {
     s.action.set(Some("reading PROXY protocol"));
+    let Some(socket) = s.io.as_ref().and_then(Io::plain) else { return Err(INTERNAL_ERROR) };
     let deadline = Deadline::never();
     deadline.set(*s.server.srv.core.proxy_protocol_timeout);
-    let mut buffer = Buffer::default();
-    loop {
-        let end = peek(s, &deadline, &mut buffer, proxy_protocol::MAX_HEADER).await?;
-        let bytes = buffer.bytes();
-        match proxy_protocol::read(bytes) {
-            Ok(Some(read)) => {
-                s.proxy_protocol = read.header.map(Box::new);
-                let taken = buffer.bytes_mut().get_mut(..read.len).map_or(Ok(0), |room| take(s, room));
-                return if matches!(taken, Ok(n) if n == read.len) { Ok(()) } else { Err(INTERNAL_ERROR) };
-            }
-            Ok(None) if !end => {}
-            Ok(None) => {
-                s.error(Level::Error, format_args!("{}", proxy_protocol::broken(bytes)));
-                return Err(BAD_REQUEST);
-            }
-            Err(proxy_protocol::Error::Short) => return Err(BAD_REQUEST),
-            Err(error) => {
-                s.error(Level::Error, format_args!("{error}"));
-                return Err(BAD_REQUEST);
-            }
+    match deadline.limit(socket.read_proxy_protocol()).await {
+        Some(Ok(header)) => {
+            s.proxy_protocol = header.map(Box::new);
+            Ok(())
+        }
+        Some(Err(NoHeader::Wrong(proxy_protocol::Error::Short))) => Err(BAD_REQUEST),
+        Some(Err(NoHeader::Wrong(error))) => {
+            s.error(Level::Error, format_args!("{error}"));
+            Err(BAD_REQUEST)
+        }
+        Some(Err(NoHeader::Failed(reason))) => {
+            s.connection_error(Level::Info, &reason, "recv() failed");
+            Err(OK)
+        }
+        None => {
+            let reason = io::Error::from_raw_os_error(libc::ETIMEDOUT);
+            s.errno(Level::Info, &reason, format_args!("client timed out"));
+            Err(OK)
         }
     }
 }
@@ -210,100 +206,35 @@ fn reads_ahead(s: &Session) -> bool {
 /// connection. True: no more will come.
 async fn more_bytes(s: &Session, deadline: &Deadline, buffer: &mut Buffer, size: usize) -> Result<bool, u16> {
     let Some(io) = &s.io else { return Err(INTERNAL_ERROR) };
-    if !reads_ahead(s) {
-        return peek(s, deadline, buffer, size).await;
-    }
-    let read = std::future::poll_fn(|cx| {
-        if let Some(socket) = io.plain() {
-            std::task::ready!(socket.poll_read_ready(cx))?;
-        }
+    let (reads, seen) = (reads_ahead(s), buffer.len());
+    let work = poll_fn(|cx| {
+        // Nobody who waits owns a buffer.
+        ready!(io.poll_worth_reading(cx))?;
         if buffer.capacity() == 0 {
             *buffer = Buffer::with_capacity(size);
         }
-        let room = size - buffer.len();
-        let n = std::task::ready!(io.poll_read(cx, &mut buffer.spare()[..room]))?;
-        buffer.filled(n);
-        std::task::Poll::Ready(Ok(n))
-    });
-    match deadline.limit(read).await {
-        Some(Ok(n)) if n > 0 => {
-            if io.is_tls() {
-                s.count_received(n);
+        let peeked = match io.plain().filter(|_| !reads) {
+            Some(socket) => {
+                buffer.truncate(0);
+                ready!(socket.poll_peek(cx, &mut buffer.spare()[..size], seen))?
             }
-            Ok(false)
+            None => {
+                let len = ready!(io.poll_read(cx, &mut buffer.spare()[..size - seen]))?;
+                Peeked { len, end: len == 0 }
+            }
+        };
+        buffer.filled(peeked.len);
+        Poll::Ready(Ok::<bool, io::Error>(peeked.end))
+    });
+    match deadline.limit(work).await {
+        Some(Err(reason)) if !io.is_tls() => {
+            s.connection_error(Level::Info, &reason, "recv() failed");
+            Err(OK)
         }
-        Some(Err(reason)) if !io.is_tls() => Err(recv_failed(s, &reason)),
+        Some(Ok(end)) if !buffer.is_empty() && !(end && reads) => Ok(end),
         // nginx says nothing of a preread that takes too long.
         _ => Err(OK),
     }
-}
-
-fn recv_failed(s: &Session, reason: &io::Error) -> u16 {
-    s.connection_error(Level::Info, reason, "recv() failed");
-    OK
-}
-
-/// Puts the first bytes into `buffer`, up to `size`, once there are more than it has. True: no more will come.
-async fn peek(s: &Session, deadline: &Deadline, buffer: &mut Buffer, size: usize) -> Result<bool, u16> {
-    let Some(socket) = s.io.as_ref().and_then(Io::plain) else { return Err(INTERNAL_ERROR) };
-    let seen = buffer.len();
-    let work = std::future::poll_fn(|cx| {
-        loop {
-            std::task::ready!(socket.poll_read_ready(cx))?;
-            if buffer.capacity() == 0 {
-                *buffer = Buffer::with_capacity(size);
-            }
-            buffer.truncate(0);
-            let room = &mut buffer.spare()[..size];
-            let attempt = socket.try_io(Interest::READABLE, || {
-                let len = recv_peek(socket, room)?;
-                // Nothing new: wait again, unless nothing new can come.
-                match len == seen && len > 0 && !ended(socket) {
-                    true => Err(io::ErrorKind::WouldBlock.into()),
-                    false => Ok(len),
-                }
-            });
-            match attempt {
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-                done => return std::task::Poll::Ready(done),
-            }
-        }
-    });
-    match deadline.limit(work).await {
-        None => {
-            if s.action.get() == Some("reading PROXY protocol") {
-                let reason = io::Error::from_raw_os_error(libc::ETIMEDOUT);
-                s.errno(Level::Info, &reason, format_args!("client timed out"));
-            }
-            Err(OK)
-        }
-        Some(Err(reason)) => Err(recv_failed(s, &reason)),
-        Some(Ok(0)) if seen == 0 && s.action.get() != Some("reading PROXY protocol") => Err(OK),
-        Some(Ok(len)) => {
-            buffer.filled(len);
-            Ok(len == seen)
-        }
-    }
-}
-
-fn recv_peek(socket: &Socket, room: &mut [u8]) -> io::Result<usize> {
-    use std::os::fd::AsRawFd;
-    Ok(recv(socket.as_fd().as_raw_fd(), room, MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT)?)
-}
-
-/// Reads what was peeked at.
-fn take(s: &Session, room: &mut [u8]) -> io::Result<usize> {
-    use std::os::fd::AsRawFd;
-    let Some(socket) = s.io.as_ref().and_then(Io::plain) else { return Ok(0) };
-    Ok(recv(socket.as_fd().as_raw_fd(), room, MsgFlags::MSG_DONTWAIT)?)
-}
-
-/// Whether the peer has said its last.
-fn ended(socket: &Socket) -> bool {
-    // nix has no name for this one.
-    let hangup = PollFlags::from_bits_retain(libc::POLLRDHUP);
-    let mut fds = [PollFd::new(socket.as_fd(), hangup)];
-    matches!(poll(&mut fds, PollTimeout::ZERO), Ok(n) if n > 0)
 }
 
 // === closing all sessions of a thread ===

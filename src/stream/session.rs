@@ -59,7 +59,7 @@ pub struct Session {
     /// What is known of the client's TLS connection.
     pub tls: Option<Arc<TlsInfo>>,
     /// Places taken in `limit_conn` zones.
-    pub limits: Vec<super::modules::limit_conn::Place>,
+    pub limits: Vec<crate::value::limit_conn::Held>,
     /// `$limit_conn_status`
     pub limit_conn_status: Option<&'static str>,
     /// Values set and captured.
@@ -217,6 +217,11 @@ impl Session {
         }
     }
 
+    /// Finds out the address that was connected to while TLS has the socket.
+    pub fn find_local(&self, socket: &Socket) {
+        self.local.get_or_init(|| address_of(socket, self.port));
+    }
+
     /// Small writes to the client leave at once (TCP_NODELAY).
     pub fn no_delay(&self) -> io::Result<()> {
         let Some(io) = &self.io else { return Ok(()) };
@@ -316,8 +321,11 @@ fn is_peers_doing(reason: &io::Error) -> bool {
 }
 
 fn local_address(io: &Io, port: &Port) -> Address {
-    let address = io.with_socket(|socket| socket2::SockRef::from(socket).local_addr());
-    match address.map(|address| address.as_socket()) {
+    io.with_socket(|socket| address_of(socket, port))
+}
+
+fn address_of(socket: &Socket, port: &Port) -> Address {
+    match socket2::SockRef::from(socket).local_addr().map(|address| address.as_socket()) {
         Ok(Some(inet)) => Address::Inet(inet),
         _ => own_address(port),
     }

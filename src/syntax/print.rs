@@ -6,7 +6,8 @@ use super::tree::{Directive, Item, Items, Tree};
 const INDENT: &[u8] = b"    ";
 
 /// Prints the main text: one directive a line, words quoted where they must be, errors left out.
-/// Parsing the outcome gives the same directives.
+/// Parsing the outcome gives the same directives. Text in a raw block without an end is the last of all: whatever was
+/// printed behind it would be read as part of it.
 pub fn print(tree: &Tree) -> Vec<u8> {
     let mut out = Vec::new();
     let mut open: Vec<Items<'_>> = vec![tree.items()];
@@ -15,6 +16,11 @@ pub fn print(tree: &Tree) -> Vec<u8> {
             Some(Item::Directive(directive)) => {
                 indent(&mut out, open.len() - 1);
                 words(&mut out, &directive);
+                if let Some(raw) = directive.raw().filter(|_| directive.is_unclosed_raw()) {
+                    out.extend_from_slice(b" {");
+                    out.extend_from_slice(raw);
+                    return out;
+                }
                 open.extend(body(&mut out, &directive));
             }
             Some(Item::Error(_)) => {}

@@ -390,10 +390,45 @@ fn meaning_of(tree: &Tree) -> Vec<Vec<u8>> {
 /// Text made of the pieces that matter, so that much of it parses.
 fn pieces() -> impl Strategy<Value = Vec<u8>> {
     let piece = prop::sample::select(vec![
-        "a", "bc", " ", "\n", "\r", ";", "; ", "{", "}", "\"", "'", "\\", "$", "${", "#", "\\t", "\\n", ")",
-        "(", "a b;", "x {", "'q r'", "\u{e9}", "\t", "t", "r", "n",
+        "a",
+        "bc",
+        " ",
+        "\n",
+        "\r",
+        ";",
+        "; ",
+        "{",
+        "}",
+        "\"",
+        "'",
+        "\\",
+        "$",
+        "${",
+        "#",
+        "\\t",
+        "\\n",
+        ")",
+        "(",
+        "a b;",
+        "x {",
+        "'q r'",
+        "y_by_lua_block {",
+        "--",
+        "[[",
+        "]]",
+        "\u{e9}",
+        "\t",
+        "t",
+        "r",
+        "n",
     ]);
     prop::collection::vec(piece, 0..60).prop_map(|pieces| pieces.concat().into_bytes())
+}
+
+fn has_unclosed_raw(mut items: Items<'_>) -> bool {
+    items.any(|item| {
+        directive(item).is_some_and(|d| d.is_unclosed_raw() || d.block().is_some_and(has_unclosed_raw))
+    })
 }
 
 fn round_trips(source: &[u8]) {
@@ -401,7 +436,9 @@ fn round_trips(source: &[u8]) {
     let printed = print(&first);
     let second = parse(&printed);
     assert_eq!(meaning_of(&first), meaning_of(&second), "{}", text(&printed));
-    assert!(!show(second.items()).contains(" in conf:"), "{}", text(&printed));
+    if !has_unclosed_raw(first.items()) {
+        assert!(!show(second.items()).contains(" in conf:"), "{}", text(&printed));
+    }
     assert_eq!(print(&second), printed);
 }
 
@@ -428,19 +465,13 @@ proptest! {
         let tree = parse(&source);
         let read = tree.items().find_map(directive).map(|d| (0..d.len()).map(|i| d.arg(i).to_vec()).collect::<Vec<_>>());
         prop_assert_eq!(read.as_ref(), Some(&words));
-        if !words[0].ends_with(b"_by_lua_block") {
-            round_trips(&source);
-        }
+        round_trips(&source);
     }
 
     #[test]
     fn any_bytes_parse(source in prop::collection::vec(any::<u8>(), 0..300)) {
         round_trips(&source);
         let _ = parse_str(&source, &LoadOptions::default()).items().count();
-        let _ = lua_of(&source).items().count();
+        round_trips(&[b"a_by_lua_block {", &source[..]].concat());
     }
-}
-
-fn lua_of(source: &[u8]) -> Tree {
-    parse([b"a_by_lua_block {", source].concat())
 }

@@ -293,6 +293,11 @@ impl<'t> Directive<'t> {
         self.source.text.get(self.node.stop as usize + 1..block.close as usize)
     }
 
+    /// Whether that text goes on to the end of its file, where its brace should be.
+    pub fn is_unclosed_raw(&self) -> bool {
+        self.braces().is_some_and(|block| block.raw && block.close as usize >= self.source.text.len())
+    }
+
     fn braces(&self) -> Option<&'t Block> {
         match self.node.body {
             Body::Block(block) => self.source.blocks.get(block as usize),

@@ -4,7 +4,8 @@ use super::ciphers::{self, Protocol};
 use super::constraints;
 use super::error::Error;
 use super::handshake_signature;
-use super::keys;
+use super::objects::{self, Configured, Objects};
+use super::record::Listen;
 use super::server::{CertificatePair, provider};
 use super::verdict::VerifyError;
 use super::verify::{PathVerifier, Purpose};
@@ -108,7 +109,9 @@ impl Connector {
         let (versions, lacking) = ciphers::protocols(&settings.protocols)?;
         warnings.extend(lacking.iter().map(|p| format!("protocol \"{}\" is not supported", p.name())));
         let identity = match &settings.certificate {
-            Some(pair) => Some(keys::certified_key(&pair.certificate, &pair.key, &settings.passwords)?),
+            Some(pair) => {
+                Some(Configured.certified_key(&pair.certificate, &pair.key, &settings.passwords)?)
+            }
             None => None,
         };
         let verifier = UpstreamCertificates::load(settings, &provider)?;
@@ -118,6 +121,8 @@ impl Connector {
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier))
             .with_client_cert_resolver(Arc::new(Identity(identity.map(Arc::new))));
+        config.enable_secret_extraction = true;
+        config.key_log = Arc::new(Listen);
         config.enable_sni = settings.server_name;
         config.alpn_protocols = settings.alpn.clone();
         // nginx does not mind which protocol an upstream selects.
@@ -131,23 +136,14 @@ impl Connector {
 
     /// The same with another certificate of one's own, or with none, and with `alpn` where it is given. Sessions are
     /// not shared with this one: they tell the upstream who one is.
-    pub fn varied(
-        &self,
-        certificate: Option<&CertificatePair>,
-        passwords: &[Vec<u8>],
-        alpn: Option<Vec<Vec<u8>>>,
-    ) -> Result<Arc<Self>, Error> {
-        let identity = match certificate {
-            Some(pair) => Some(keys::certified_key(&pair.certificate, &pair.key, passwords)?),
-            None => None,
-        };
+    pub fn varied(&self, identity: Option<CertifiedKey>, alpn: Option<Vec<Vec<u8>>>) -> Arc<Self> {
         let mut config = ClientConfig::clone(&self.config);
         config.client_auth_cert_resolver = Arc::new(Identity(identity.map(Arc::new)));
         config.resumption = Resumption::disabled();
         if let Some(alpn) = alpn {
             config.alpn_protocols = alpn;
         }
-        Ok(Arc::new(Connector { config: Arc::new(config), verify: self.verify, warnings: Vec::new() }))
+        Arc::new(Connector { config: Arc::new(config), verify: self.verify, warnings: Vec::new() })
     }
 
     /// The same, offering other protocols.
@@ -202,8 +198,8 @@ impl UpstreamCertificates {
             false => None,
             true => {
                 let trusted = settings.trusted_certificate.as_deref();
-                let store = trusted.map(keys::certificates).transpose()?.unwrap_or_default();
-                let crls = settings.crl.as_deref().map(keys::crls).transpose()?.unwrap_or_default();
+                let store = trusted.map(objects::authorities).transpose()?.unwrap_or_default();
+                let crls = settings.crl.as_deref().map(objects::crls).transpose()?.unwrap_or_default();
                 Some(PathVerifier::new(store, crls, settings.verify_depth, Purpose::Server, provider))
             }
         };

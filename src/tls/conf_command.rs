@@ -20,6 +20,10 @@ pub enum ConfCommand {
     PreferServerCiphers(bool),
     /// `Options SessionTicket`, which is `ssl_session_tickets`.
     SessionTickets(bool),
+    /// A file with a chain, the leaf first.
+    Certificate,
+    /// A file with a key.
+    PrivateKey,
     /// Nothing to do: TLS here is as the command wants it.
     Nothing,
     /// Right, but this program cannot do it: worth a warning.
@@ -62,6 +66,8 @@ pub fn conf_command(name: &str, value: &str) -> Result<Vec<ConfCommand>, Error> 
         "options" => {
             return value.split(',').map(|o| option(o.trim()).ok_or_else(|| fail(""))).collect();
         }
+        "certificate" => ConfCommand::Certificate,
+        "privatekey" => ConfCommand::PrivateKey,
         "protocol"
         | "signaturealgorithms"
         | "clientsignaturealgorithms"
@@ -69,8 +75,6 @@ pub fn conf_command(name: &str, value: &str) -> Result<Vec<ConfCommand>, Error> 
         | "ecdhparameters"
         | "recordpadding"
         | "numtickets"
-        | "certificate"
-        | "privatekey"
         | "serverinfofile"
         | "chaincafile"
         | "chaincapath"

@@ -16,10 +16,10 @@ pub enum Object {
 pub enum Error {
     /// A certificate, key or CRL could not be read; `why` names the call that failed and OpenSSL's reasons.
     Load { object: Object, name: String, why: String },
-    /// The key does not belong to the certificate.
-    KeyMismatch { key: String },
-    /// The certificate or its key cannot be used at all.
-    UnusableCertificate { name: String, ssl: String },
+    /// The key does not belong to the certificate; `calls` begins the names of OpenSSL's functions.
+    KeyMismatch { calls: &'static str, key: String },
+    /// An RSA key of less than 2048 bits.
+    KeyTooSmall { calls: &'static str, name: String },
     /// `ssl_ciphers` matches nothing, or is not a cipher list.
     Ciphers { list: String, ssl: &'static str },
     /// `ssl_ciphers` matches suites, but none that this program has, and nothing newer than TLSv1.2 is allowed.
@@ -57,14 +57,15 @@ impl fmt::Display for Error {
                 };
                 write!(f, "cannot load {what} \"{name}\": {why}")
             }
-            Error::KeyMismatch { key } => write!(
+            Error::KeyMismatch { calls, key } => write!(
                 f,
-                "SSL_CTX_use_PrivateKey(\"{key}\") failed \
+                "{calls}_use_PrivateKey(\"{key}\") failed \
                  (SSL: error:05800074:x509 certificate routines::key values mismatch)"
             ),
-            Error::UnusableCertificate { name, ssl } => {
-                write!(f, "SSL_CTX_use_certificate(\"{name}\") failed (SSL: {ssl})")
-            }
+            Error::KeyTooSmall { calls, name } => write!(
+                f,
+                "{calls}_use_certificate(\"{name}\") failed (SSL: error:0A00018F:SSL routines::ee key too small)"
+            ),
             Error::Ciphers { list, ssl } => {
                 write!(f, "SSL_CTX_set_cipher_list(\"{list}\") failed (SSL: {ssl})")
             }

@@ -31,6 +31,8 @@ pub enum HandshakeError {
     Closed(Option<io::Error>),
     /// The server chosen by name wants no handshakes (`ssl_reject_handshake`).
     Rejected,
+    /// There is no certificate to show; why has been said.
+    NoCertificate,
     Tls(TlsError),
     Upstream(UpstreamRefused),
     /// What came first is no TLS record.
@@ -91,7 +93,9 @@ impl HandshakeError {
             HandshakeError::Closed(e) => {
                 connection_level(e.as_ref().and_then(io::Error::raw_os_error).unwrap_or(0), peer)
             }
-            HandshakeError::Rejected | HandshakeError::NotTls(_) => fault(peer),
+            HandshakeError::Rejected | HandshakeError::NoCertificate | HandshakeError::NotTls(_) => {
+                fault(peer)
+            }
             HandshakeError::Tls(e) => tls_level(e, peer),
             HandshakeError::Upstream(_) => Level::Error,
         }
@@ -117,6 +121,9 @@ impl fmt::Display for HandshakeError {
                 }
             }
             HandshakeError::Rejected => f.write_str("handshake rejected"),
+            HandshakeError::NoCertificate => {
+                f.write_str("SSL_do_handshake() failed (SSL: error:0A000179:SSL routines::cert cb error)")
+            }
             HandshakeError::Tls(e) => write!(f, "SSL_do_handshake() failed (SSL: {})", openssl_words(e)),
             HandshakeError::Upstream(e) => e.fmt(f),
         }

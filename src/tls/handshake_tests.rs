@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
-fn fixture(name: &str) -> String {
+pub(super) fn fixture(name: &str) -> String {
     format!("{}/fixtures/tls/{name}", env!("CARGO_MANIFEST_DIR"))
 }
 
@@ -18,14 +18,14 @@ fn server_tls(names: &[&str]) -> ServerTls {
     ServerTls { certificates: names.iter().map(|n| pair(n)).collect(), ..ServerTls::default() }
 }
 
-fn run<T>(future: impl Future<Output = T>) -> T {
+pub(super) fn run<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }
 
-type Side = Result<TlsStream<DuplexStream>, HandshakeError>;
+pub(super) type Side = Result<TlsStream<DuplexStream>, HandshakeError>;
 
-async fn meet_by(
-    choose: impl FnOnce(Option<&str>) -> Choice,
+pub(super) async fn meet_by(
+    choose: impl FnOnce(&Asking<'_, DuplexStream>) -> Choice,
     client: &Arc<Connector>,
     name: &str,
 ) -> (Side, Side) {
@@ -38,7 +38,7 @@ async fn meet(server: &Arc<Server>, client: &Arc<Connector>) -> (Side, Side) {
 }
 
 /// Lets each end read something, tickets included.
-async fn exchange(server: &mut TlsStream<DuplexStream>, client: &mut TlsStream<DuplexStream>) {
+pub(super) async fn exchange(server: &mut TlsStream<DuplexStream>, client: &mut TlsStream<DuplexStream>) {
     let mut buffer = [0; 4];
     client.write_all(b"ping").await.unwrap();
     client.flush().await.unwrap();
@@ -50,12 +50,12 @@ async fn exchange(server: &mut TlsStream<DuplexStream>, client: &mut TlsStream<D
     assert_eq!(&buffer, b"pong");
 }
 
-fn leaf(stream: &TlsStream<DuplexStream>) -> String {
+pub(super) fn leaf(stream: &TlsStream<DuplexStream>) -> String {
     let cert = stream.info().certificate().unwrap();
     format!("{} {}", cert.subject(), cert.serial())
 }
 
-fn connector(change: impl FnOnce(&mut ClientTls)) -> Arc<Connector> {
+pub(super) fn connector(change: impl FnOnce(&mut ClientTls)) -> Arc<Connector> {
     let mut settings = ClientTls { server_name: true, ..ClientTls::default() };
     change(&mut settings);
     Connector::new(&settings).unwrap()
@@ -101,7 +101,8 @@ fn servers_are_chosen_by_name() {
         let two = Server::new(&server_tls(&["other"])).unwrap();
         let client = connector(|_| ());
         for (name, subject) in [("other.test", "CN=other.test 22"), ("localhost", "CN=localhost 21")] {
-            let choose = |asked: Option<&str>| {
+            let choose = |asking: &Asking<'_, _>| {
+                let asked = asking.name();
                 assert_eq!(asked, Some(name));
                 Choice::Serve(Arc::clone(if asked == Some("other.test") { &two } else { &one }))
             };
@@ -113,8 +114,8 @@ fn servers_are_chosen_by_name() {
         let silent = connector(|c| c.server_name = false);
         for (client, name) in [(&client, "127.0.0.1"), (&client, "odd name!"), (&silent, "localhost")] {
             let (s, c) = meet_by(
-                |asked| {
-                    assert_eq!(asked, None);
+                |asking| {
+                    assert_eq!(asking.name(), None);
                     Choice::Serve(Arc::clone(&one))
                 },
                 client,

@@ -31,7 +31,8 @@ pub struct TlsInfo {
     /// The name the client asked for, as sent.
     pub server_name: Option<Box<str>>,
     pub reused: bool,
-    pub(super) session_id: [u8; 32],
+    /// None before the handshake is done.
+    pub(super) session_id: Option<[u8; 32]>,
     /// The protocol agreed on by ALPN.
     pub alpn: Option<Box<[u8]>>,
     /// The peer's certificate.
@@ -80,7 +81,7 @@ impl TlsInfo {
 
     /// `$ssl_session_id`: 64 hexadecimal digits; under TLSv1.3 a resumed session has those of the one it resumes.
     pub fn session_id(&self) -> String {
-        hex(&self.session_id)
+        self.session_id.map_or_else(String::new, |id| hex(&id))
     }
 
     /// `$ssl_session_reused`.
@@ -241,7 +242,7 @@ mod tests {
             offered: Offered::default(),
             server_name: None,
             reused: false,
-            session_id: [0xab; 32],
+            session_id: Some([0xab; 32]),
             alpn: None,
             certificate: keys::certificates(&path).unwrap().into_iter().next(),
             verdict: None,

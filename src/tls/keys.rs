@@ -6,9 +6,7 @@ use super::der;
 use super::encrypted::{self, EncryptedError, Opened};
 use super::error::{Error, Object, fopen_failed};
 use super::pem::{self, Block, PemError};
-use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::sign::CertifiedKey;
 use std::borrow::Cow;
 use std::fs::File;
 use std::io::Read;
@@ -22,7 +20,6 @@ const BAD_PKCS8_PASSWORD: &str = "error:1C800064:Provider routines::bad decrypt 
     error:11800074:PKCS12 routines::pkcs12 cipherfinal error:maybe wrong password";
 const BAD_PEM_PASSWORD: &str =
     "error:1C800064:Provider routines::bad decrypt error:04800065:PEM routines::bad decrypt";
-const KEY_TOO_SMALL: &str = "error:0A00018F:SSL routines::ee key too small";
 
 /// A certificate chain, the leaf first, from PEM.
 pub fn certificates(name: &str) -> Result<Vec<CertificateDer<'static>>, Error> {
@@ -70,8 +67,8 @@ pub fn crls(name: &str) -> Result<Vec<Vec<u8>>, Error> {
     }
 }
 
-/// A private key from PEM: PKCS#8, PKCS#1 or SEC1. `passwords` are tried in turn when it is encrypted.
-pub fn private_key(name: &str, passwords: &[Vec<u8>]) -> Result<PrivateKeyDer<'static>, Error> {
+/// A private key from PEM, PKCS#8, PKCS#1 or SEC1, and whether it is encrypted: `passwords` are then tried in turn.
+pub fn private_key(name: &str, passwords: &[Vec<u8>]) -> Result<(PrivateKeyDer<'static>, bool), Error> {
     for scheme in ["engine:", "store:"] {
         if name.starts_with(scheme) {
             return Err(Error::Load {
@@ -92,47 +89,28 @@ pub fn private_key(name: &str, passwords: &[Vec<u8>]) -> Result<PrivateKeyDer<'s
         if !block.label.ends_with("PRIVATE KEY") {
             continue;
         }
-        let (label, der) = match encrypted::is_encrypted(&block) {
+        let encrypted = encrypted::is_encrypted(&block);
+        let (label, der) = match encrypted {
             true => unlock(block, passwords).map_err(|ssl| fail(&ssl))?,
             false => (block.label, block.der),
         };
         return match label.as_str() {
-            "PRIVATE KEY" => Ok(PrivateKeyDer::Pkcs8(der.into())),
-            "RSA PRIVATE KEY" => Ok(PrivateKeyDer::Pkcs1(der.into())),
-            "EC PRIVATE KEY" => Ok(PrivateKeyDer::Sec1(der.into())),
+            "PRIVATE KEY" => Ok((PrivateKeyDer::Pkcs8(der.into()), encrypted)),
+            "RSA PRIVATE KEY" => Ok((PrivateKeyDer::Pkcs1(der.into()), encrypted)),
+            "EC PRIVATE KEY" => Ok((PrivateKeyDer::Sec1(der.into()), encrypted)),
             _ => Err(fail(NOT_A_KEY)),
         };
     }
     Err(fail(NOT_A_KEY))
 }
 
-/// A chain with its key, ready to sign handshakes.
-pub fn certified_key(cert: &str, key: &str, passwords: &[Vec<u8>]) -> Result<CertifiedKey, Error> {
-    let chain = certificates(cert)?;
-    let der = private_key(key, passwords)?;
-    let leaf = chain.first().map(|c| c.as_ref()).unwrap_or_default();
-    let (_, parsed) = X509Certificate::from_der(leaf).map_err(|_| Error::Load {
-        object: Object::Certificate,
-        name: cert.to_owned(),
-        why: format!("PEM_read_bio_X509_AUX() failed (SSL: {})", bad_asn1("X509")),
-    })?;
-    let signer = any_supported_type(&der).map_err(|_| match rsa_bits(&parsed) {
-        Some(bits) if bits < 2048 => {
-            Error::UnusableCertificate { name: cert.to_owned(), ssl: KEY_TOO_SMALL.to_owned() }
-        }
-        _ => Error::Load {
-            object: Object::Key,
-            name: key.to_owned(),
-            why: format!("PEM_read_bio_PrivateKey() failed (SSL: {NOT_A_KEY})"),
-        },
-    })?;
-    if let Some(public) = signer.public_key() {
-        let ours = spki_bits(public.as_ref());
-        if ours.is_some() && ours != spki_bits(parsed.public_key().raw) {
-            return Err(Error::KeyMismatch { key: key.to_owned() });
-        }
+/// The complaint about what is no key.
+pub(super) fn not_a_key(name: &str) -> Error {
+    Error::Load {
+        object: Object::Key,
+        name: name.to_owned(),
+        why: format!("PEM_read_bio_PrivateKey() failed (SSL: {NOT_A_KEY})"),
     }
-    Ok(CertifiedKey::new(chain, signer))
 }
 
 /// The lines of an `ssl_password_file`, without empty ones; at least one password, be it empty.
@@ -273,22 +251,15 @@ fn pem_error(e: PemError) -> &'static str {
     }
 }
 
-fn bad_asn1(what: &str) -> String {
+pub(super) fn bad_asn1(what: &str) -> String {
     format!(
         "error:0688010A:asn1 encoding routines::nested asn1 error:Type={what} \
          error:0488000D:PEM routines::ASN1 lib"
     )
 }
 
-fn rsa_bits(cert: &X509Certificate<'_>) -> Option<usize> {
-    match cert.public_key().parsed() {
-        Ok(x509_parser::public_key::PublicKey::RSA(rsa)) => Some(rsa.key_size()),
-        _ => None,
-    }
-}
-
 /// The subjectPublicKey of a SubjectPublicKeyInfo.
-fn spki_bits(spki: &[u8]) -> Option<&[u8]> {
+pub(super) fn spki_bits(spki: &[u8]) -> Option<&[u8]> {
     let (body, _) = der::tagged(der::SEQUENCE, spki)?;
     let (_, _, rest) = der::element(body)?;
     der::element(rest).map(|(_, bits, _)| bits)
@@ -296,14 +267,16 @@ fn spki_bits(spki: &[u8]) -> Option<&[u8]> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::objects::{Configured, Objects};
     use super::*;
+    use rustls::sign::CertifiedKey;
 
     fn fixture(name: &str) -> String {
         format!("{}/fixtures/tls/{name}", env!("CARGO_MANIFEST_DIR"))
     }
 
     fn pair(cert: &str, key: &str) -> Result<CertifiedKey, Error> {
-        certified_key(&fixture(cert), &fixture(key), &[])
+        Configured.certified_key(&fixture(cert), &fixture(key), &[])
     }
 
     #[test]
@@ -330,7 +303,7 @@ mod tests {
     fn opens_encrypted_keys_with_one_of_the_passwords() {
         let words = [b"wrong".to_vec(), b"nxr".to_vec()];
         for (cert, key) in [("ecdsa.crt", "ecdsa-enc.key"), ("rsa.crt", "rsa-enc.key")] {
-            certified_key(&fixture(cert), &fixture(key), &words).unwrap();
+            Configured.certified_key(&fixture(cert), &fixture(key), &words).unwrap();
         }
         let e = private_key(&fixture("ecdsa-enc.key"), &words[..1]).unwrap_err().to_string();
         assert!(e.contains("pkcs12 cipherfinal error:maybe wrong password)"), "{e}");

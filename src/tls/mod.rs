@@ -19,6 +19,7 @@
 //! - [`HandshakeError`] and [`io_failure`] give the error log's words and level; [`looks_like_tls`] tells a hello from
 //!   plain HTTP by its first byte; [`preread`] reads a hello that is not answered here.
 
+mod certificate_cache;
 mod cipher_table;
 pub mod ciphers;
 mod client;
@@ -30,11 +31,17 @@ mod encrypted;
 mod error;
 mod failure;
 pub mod groups;
+mod handshake;
 mod handshake_signature;
 mod info;
 pub mod keys;
+mod objects;
 mod pem;
 pub mod preread;
+#[cfg(fuzzing)]
+pub mod record;
+#[cfg(not(fuzzing))]
+mod record;
 mod server;
 mod sessions;
 mod signed;
@@ -44,14 +51,19 @@ mod verify;
 
 #[cfg(test)]
 mod handshake_tests;
+#[cfg(test)]
+mod varying_tests;
 
+pub use certificate_cache::{CertificateCache, ForConnection};
 pub use ciphers::Protocol;
 pub use client::{ClientTls, Connector, UpstreamRefused};
 pub use conf_command::{ConfCommand, conf_command};
 pub use error::Error;
 pub use failure::{HandshakeError, Level, Peer, io_failure, looks_like_tls};
 pub use info::{PeerCertificate, TlsInfo};
+pub use objects::{Objects, Reading};
+pub use rustls::sign::CertifiedKey;
 pub use server::{CertificatePair, Server, ServerTls, VerifyMode};
 pub use sessions::{SessionCache, TicketKeys};
-pub use stream::{Choice, TlsStream, accept};
+pub use stream::{Asking, Choice, TlsStream, accept};
 pub use verdict::VerifyError;

@@ -6,6 +6,8 @@ use super::error::Error;
 use super::groups;
 use super::handshake_signature;
 use super::keys;
+use super::objects::{self, Configured, Objects};
+use super::record::Listen;
 use super::sessions::{Context, SessionCache, TicketKeys};
 use super::verdict::VerifyError;
 use super::verify::{PathVerifier, Purpose};
@@ -55,6 +57,9 @@ pub struct ServerTls {
     pub curves: String,
     pub prefer_server_ciphers: bool,
     pub certificates: Vec<CertificatePair>,
+    /// Names of certificates as they are written, where they have variables: `certificates` is empty then, and
+    /// [`Server::showing`] says for every handshake what is shown.
+    pub varying: Vec<String>,
     /// Lines of `ssl_password_file`; empty when there is none.
     pub passwords: Vec<Vec<u8>>,
     /// `ssl_stapling_file`.
@@ -88,6 +93,7 @@ impl Default for ServerTls {
             curves: "auto".to_owned(),
             prefer_server_ciphers: false,
             certificates: Vec::new(),
+            varying: Vec::new(),
             passwords: Vec::new(),
             stapling_file: None,
             tickets: None,
@@ -110,6 +116,10 @@ impl Default for ServerTls {
 pub struct Server {
     pub(super) config: Arc<ServerConfig>,
     pub(super) verify: Option<Arc<PathVerifier>>,
+    /// Most bytes of text in a record.
+    pub(super) record_size: usize,
+    /// It speaks TLSv1.3.
+    pub(super) tls13: bool,
     /// What the configuration asks for and this program lacks; worth a warning.
     pub warnings: Vec<String>,
 }
@@ -170,14 +180,30 @@ impl Server {
             // rustls takes early data only with sessions it can take out of a cache, so that none is replayed.
             config.max_early_data_size = MAX_EARLY_DATA;
         }
-        Ok(Arc::new(Server { config: Arc::new(config), verify, warnings }))
+        config.enable_secret_extraction = true;
+        config.key_log = Arc::new(Listen);
+        let record_size = settings.record_size.clamp(LEAST_RECORD, MAX_RECORD);
+        let tls13 = settings.protocols.contains(&Protocol::TlsV1_3);
+        Ok(Arc::new(Server { config: Arc::new(config), verify, record_size, tls13, warnings }))
     }
 
     /// The same server speaking other protocols on top.
     pub fn with_alpn(&self, alpn: Vec<Vec<u8>>) -> Arc<Self> {
         let mut config = ServerConfig::clone(&self.config);
         config.alpn_protocols = alpn;
-        Arc::new(Server { config: Arc::new(config), verify: self.verify.clone(), warnings: Vec::new() })
+        self.with(config)
+    }
+
+    /// The same server with these certificates.
+    pub fn showing(&self, keys: Vec<CertifiedKey>) -> Arc<Self> {
+        let mut config = ServerConfig::clone(&self.config);
+        config.cert_resolver = Arc::new(Certificates::new(keys));
+        self.with(config)
+    }
+
+    fn with(&self, config: ServerConfig) -> Arc<Self> {
+        let (verify, record_size, tls13) = (self.verify.clone(), self.record_size, self.tls13);
+        Arc::new(Server { config: Arc::new(config), verify, record_size, tls13, warnings: Vec::new() })
     }
 
     /// The verdict on a client's certificates, the leaf first.
@@ -241,6 +267,9 @@ fn context(settings: &ServerTls, certs: &Certificates, client: Option<&ClientCer
     for key in &certs.keys {
         add(key.cert.first().map(|c| c.as_ref()).unwrap_or_default());
     }
+    for name in &settings.varying {
+        add(name.as_bytes());
+    }
     for name in client.map(|c| c.hints.as_slice()).unwrap_or_default() {
         add(name.as_ref());
     }
@@ -260,20 +289,28 @@ struct Certificates {
 impl Certificates {
     fn load(settings: &ServerTls) -> Result<Self, Error> {
         let staple = settings.stapling_file.as_deref().map(keys::ocsp_response).transpose()?;
-        let mut loaded: Vec<Arc<CertifiedKey>> = Vec::new();
+        let mut loaded = Vec::new();
         for pair in &settings.certificates {
-            let mut key = keys::certified_key(&pair.certificate, &pair.key, &settings.passwords)?;
+            let mut key = Configured.certified_key(&pair.certificate, &pair.key, &settings.passwords)?;
             key.ocsp.clone_from(&staple);
+            loaded.push(key);
+        }
+        Ok(Certificates::new(loaded))
+    }
+
+    fn new(certified: Vec<CertifiedKey>) -> Self {
+        let mut keys: Vec<Arc<CertifiedKey>> = Vec::new();
+        for key in certified {
             // OpenSSL has one place for a kind of key: the last of a kind wins.
             let kind = key.key.algorithm();
-            match loaded.iter_mut().find(|k| k.key.algorithm() == kind) {
+            match keys.iter_mut().find(|k| k.key.algorithm() == kind) {
                 Some(place) => *place = Arc::new(key),
-                None => loaded.push(Arc::new(key)),
+                None => keys.push(Arc::new(key)),
             }
         }
         // Among kinds that a client knows, OpenSSL takes the client's first; without a wish ECDSA is cheaper.
-        loaded.sort_by_key(|k| k.key.algorithm() == SignatureAlgorithm::RSA);
-        Ok(Certificates { keys: loaded })
+        keys.sort_by_key(|k| k.key.algorithm() == SignatureAlgorithm::RSA);
+        Certificates { keys }
     }
 }
 
@@ -310,7 +347,7 @@ struct ClientCertificates {
 impl ClientCertificates {
     fn load(settings: &ServerTls, provider: &Arc<CryptoProvider>) -> Result<Option<Self>, Error> {
         let load = |name: &Option<String>| match name.as_deref() {
-            Some(name) if !name.is_empty() => keys::certificates(name),
+            Some(name) if !name.is_empty() => objects::authorities(name),
             _ => Ok(Vec::new()),
         };
         // Bad files are errors even when nobody is verified.
@@ -327,7 +364,7 @@ impl ClientCertificates {
             }
         }
         store.extend(load(&settings.trusted_certificate)?);
-        let crls = settings.crl.as_deref().map(keys::crls).transpose()?.unwrap_or_default();
+        let crls = settings.crl.as_deref().map(objects::crls).transpose()?.unwrap_or_default();
         if settings.verify == VerifyMode::Off {
             return Ok(None);
         }

@@ -127,6 +127,21 @@ impl TicketKeys {
         Self::chain(random()?, now() / period, period)
     }
 
+    /// Random keys of a period in seconds. They stay for as long as the master does, so that tickets outlive a reload;
+    /// workers inherit them.
+    pub fn lasting(period: u64) -> Result<Arc<Self>, Error> {
+        static KEYS: Mutex<Vec<(u64, Arc<TicketKeys>)>> = Mutex::new(Vec::new());
+        let mut all = KEYS.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, keys)) = all.iter().find(|(p, _)| *p == period) {
+            // A worker is about to be started: it need not know of keys whose time has passed.
+            keys.advance();
+            return Ok(keys.clone());
+        }
+        let keys = Self::random(Duration::from_secs(period))?;
+        all.push((period, keys.clone()));
+        Ok(keys)
+    }
+
     fn chain(secret: [u8; 32], epoch: u64, period: u64) -> Result<Arc<Self>, Error> {
         let mut chain = Chain { secret, epoch };
         let ring = chain.ring(epoch)?;

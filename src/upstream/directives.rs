@@ -5,23 +5,20 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use super::balance::Method;
 use super::balance::least_time::{LeastTime, Metric};
 use super::groups::Groups;
 use super::peer::{Down, Peer, Settings};
-use super::sticky::{Cookie, Expires, Sticky, is_samesite};
+pub use super::sticky::directive::sticky;
 use crate::conf::grammar::Context;
 use crate::conf::url::{self, Use};
 use crate::conf::{Build, Fault, Outcome, set, units};
-use crate::log::Level;
 use crate::net::Address;
 use crate::syntax::Directive;
 use crate::value::{Template, VarId};
 
 /// Longest `route`.
-const MAX_SID: usize = 32;
+pub(super) const MAX_SID: usize = 32;
 /// Smallest zone: eight pages.
 const MIN_ZONE: usize = 8 * 4096;
 
@@ -39,7 +36,7 @@ pub trait Place {
     fn variable(cf: &mut Build, name: &[u8]) -> VarId;
 }
 
-fn shown(text: &[u8]) -> std::borrow::Cow<'_, str> {
+pub(super) fn shown(text: &[u8]) -> std::borrow::Cow<'_, str> {
     String::from_utf8_lossy(text)
 }
 
@@ -320,100 +317,8 @@ pub fn zone<P: Place>(cf: &mut Build, d: &Directive<'_>) -> Outcome {
             return Err(Fault::here(format!("zone \"{}\" is too small", shown(name))));
         }
     }
-    P::groups(cf).add_zone(name, size)
-}
-
-/// `sticky cookie NAME ...`, `sticky route $variable ...`
-pub fn sticky<P: Place>(cf: &mut Build, d: &Directive<'_>) -> Outcome {
-    if P::groups(cf).current().sticky.is_some() {
-        return Err(Fault::directive("is duplicate"));
-    }
-    let read = match d.arg(1) {
-        b"cookie" => sticky_cookie::<P>(cf, d)?,
-        b"route" => Sticky { lookup: sticky_route::<P>(cf, d)?, cookie: None },
-        other => {
-            if other == b"learn" {
-                let line = format!("\"learn\" of \"sticky\" is not supported by nxr{}", d.at());
-                cf.messages.push((Level::Notice, line));
-            }
-            return Err(unknown(other));
-        }
-    };
-    let group = P::groups(cf).current();
-    group.sticky = Some(read);
-    group.bind();
-    Ok(())
-}
-
-fn unknown(word: &[u8]) -> Fault {
-    Fault::here(format!("unknown parameter \"{}\"", shown(word)))
-}
-
-fn sticky_route<P: Place>(cf: &mut Build, d: &Directive<'_>) -> Outcome<Vec<VarId>> {
-    let mut lookup = Vec::new();
-    for word in d.args().skip(1) {
-        let name = word
-            .strip_prefix(b"$")
-            .ok_or_else(|| Fault::here(format!("invalid variable name \"{}\"", shown(word))))?;
-        lookup.push(P::variable(cf, name));
-    }
-    Ok(lookup)
-}
-
-fn sticky_cookie<P: Place>(cf: &mut Build, d: &Directive<'_>) -> Outcome<Sticky> {
-    let name = d.arg(2);
-    if name.is_empty() {
-        return Err(Fault::directive("empty cookie name"));
-    }
-    let mut cookie = Cookie { name: Bytes::copy_from_slice(name), ..Cookie::default() };
-    for word in d.args().skip(2) {
-        cookie_parameter::<P>(cf, &mut cookie, word)?;
-    }
-    let lookup = vec![P::variable(cf, &[b"cookie_", name].concat())];
-    Ok(Sticky { lookup, cookie: Some(cookie) })
-}
-
-fn cookie_parameter<P: Place>(cf: &mut Build, cookie: &mut Cookie, word: &[u8]) -> Outcome {
-    let once = |set: bool, name: &str| match set {
-        true => Err(Fault::directive(format!("parameter \"{name}\" is duplicate"))),
-        false => Ok(()),
-    };
-    let filled = |text: &[u8], name: &str| match text.is_empty() {
-        true => Err(Fault::directive(format!("no value for \"{name}\""))),
-        false => Ok(()),
-    };
-    if let Some(text) = word.strip_prefix(b"domain=") {
-        once(cookie.domain.is_some(), "domain")?;
-        filled(text, "domain")?;
-        cookie.domain = Some(P::template(cf, text)?);
-    } else if let Some(text) = word.strip_prefix(b"path=") {
-        once(cookie.path.is_some(), "path")?;
-        filled(text, "path")?;
-        cookie.path = Some(Bytes::copy_from_slice(text));
-    } else if let Some(text) = word.strip_prefix(b"expires=") {
-        once(cookie.expires.is_some(), "expires")?;
-        let time = || {
-            let seconds = units::seconds(text).and_then(|s| i64::try_from(s).ok());
-            seconds.map(Expires::After).ok_or(Fault::directive("invalid \"expires\" parameter value"))
-        };
-        cookie.expires = Some(if text == b"max" { Expires::Max } else { time()? });
-    } else if word == b"httponly" {
-        once(cookie.httponly, "httponly")?;
-        cookie.httponly = true;
-    } else if word == b"secure" {
-        once(cookie.secure, "secure")?;
-        cookie.secure = true;
-    } else if let Some(text) = word.strip_prefix(b"samesite=") {
-        once(cookie.samesite.is_some(), "samesite")?;
-        let value = P::template(cf, text)?;
-        if value.as_constant().is_some_and(|text| !is_samesite(text)) {
-            return Err(Fault::directive("invalid \"samesite\" parameter value"));
-        }
-        cookie.samesite = Some(value);
-    } else {
-        return Err(unknown(word));
-    }
-    Ok(())
+    P::groups(cf).current().zoned = true;
+    cf.zones.add(name, size, if P::STREAM { "ngx_stream_upstream" } else { "ngx_http_upstream" })
 }
 
 /// A peer for the one address of a group that no block describes: its failures do not count.

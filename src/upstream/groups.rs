@@ -49,7 +49,7 @@ pub struct GroupDraft {
     pub(super) resolver: Setting<Option<Arc<Resolver>>>,
     pub(super) resolver_timeout: Setting<u64>,
     /// `zone`
-    zoned: bool,
+    pub(super) zoned: bool,
 }
 
 /// What a block has for groups that say nothing of it: who resolves names while serving.
@@ -121,13 +121,14 @@ impl GroupDraft {
         let peers = |backup| servers.iter().filter(|s| s.backup == backup).flat_map(Draft::peers).collect();
         let (primary, backup) = (peers(false), peers(true));
         let name: Arc<str> = self.shown().into();
+        let sticky = self.sticky.clone().map(|sticky| sticky.open(&name)).transpose()?;
         let no_memory = || self.fault("no memory for the points of consistent hashing");
         let method = self.method.clone().unwrap_or_default();
         let mut group = Group::new(name, method, primary, backup).ok_or_else(no_memory)?;
         group.port = self.port;
         group.explicit = self.explicit;
         group.slot = slot;
-        group.sticky = self.sticky.clone().filter(|_| self.bound);
+        group.sticky = sticky.filter(|_| self.bound);
         let (limit, local) = *self.keepalive;
         if self.explicit && limit > 0 {
             group.keepalive = Some(keepalive::Settings {
@@ -181,8 +182,8 @@ impl GroupDraft {
 pub struct Groups {
     drafts: Vec<GroupDraft>,
     current: usize,
-    /// Names and sizes.
-    zones: Vec<(Vec<u8>, usize)>,
+    /// Zones of sessions, and the drafts they belong to.
+    sessions: Vec<(Box<[u8]>, usize)>,
     groups: Vec<Group>,
     names: HashMap<Box<[u8]>, Vec<GroupId>>,
 }
@@ -221,21 +222,15 @@ impl Groups {
         &mut self.drafts[at]
     }
 
-    pub(super) fn add_zone(&mut self, name: &[u8], size: usize) -> Outcome {
-        self.current().zoned = true;
-        let Some((_, known)) = self.zones.iter_mut().find(|(n, _)| n == name) else {
-            self.zones.push((name.to_vec(), size));
-            return Ok(());
-        };
-        if *known == 0 {
-            *known = size;
-        }
-        if size != 0 && size != *known {
+    /// A zone for the sessions of the current group (`sticky learn`), which must be its own.
+    pub(super) fn add_sessions(&mut self, zone: &[u8]) -> Outcome {
+        if let Some((_, other)) = self.sessions.iter().find(|(name, _)| **name == *zone) {
+            let (zone, upstream) = (String::from_utf8_lossy(zone), self.drafts[*other].shown());
             return Err(Fault::here(format!(
-                "the size {size} of shared memory zone \"{}\" conflicts with already declared size {known}",
-                String::from_utf8_lossy(name)
+                "sticky zone \"{zone}\" is already used in upstream \"{upstream}\""
             )));
         }
+        self.sessions.push((zone.into(), self.current));
         Ok(())
     }
 
@@ -285,13 +280,7 @@ impl Groups {
             self.names.entry(key).or_default().push(GroupId(i as u32));
             self.groups.push(draft.finish(i as u32, time)?);
         }
-        match self.zones.iter().find(|(_, size)| *size == 0) {
-            Some((name, _)) => {
-                let shown = String::from_utf8_lossy(name);
-                Err(Fault::Whole(format!("zero size shared memory zone \"{shown}\"")))
-            }
-            None => Ok(()),
-        }
+        Ok(())
     }
 
     /// Looks after the groups whose names are resolved while serving, from the calling thread: one of a worker.

@@ -169,14 +169,10 @@ fn alive(io: &Io) -> bool {
     {
         return false;
     }
-    io.with_socket(|socket| match socket.readiness() {
-        Poll::Pending => true,
-        Poll::Ready(Ok(ready)) if !ready.is_read_closed() => silent(socket),
-        Poll::Ready(_) => false,
-    })
+    io.with_socket(silent)
 }
 
-/// Asks the system; the socket then counts as not ready.
+/// Asks the system, unless it has said already that nothing is there; the socket then counts as not ready.
 fn silent(socket: &Socket) -> bool {
     let peek = || socket2::SockRef::from(socket).peek(&mut [MaybeUninit::uninit()]);
     matches!(socket.try_io(Interest::READABLE, peek), Err(e) if e.kind() == io::ErrorKind::WouldBlock)

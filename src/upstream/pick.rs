@@ -11,6 +11,7 @@ use super::group::{Group, GroupRef, Peers};
 use super::live::Live;
 use super::peer::{Down, Peer, State, Tier, Tried};
 use super::state::UpstreamState;
+use super::sticky::Bond;
 use crate::net::clock;
 use crate::value::{Context, Template, VarId};
 
@@ -84,7 +85,7 @@ pub struct Pick {
     tried: Tried,
     tries: u32,
     walk: Walk,
-    hint: Option<Bytes>,
+    bond: Bond,
     current: Option<u32>,
     /// Counted by `least_time ... inflight` since this moment.
     inflight: Option<u64>,
@@ -103,7 +104,7 @@ impl Pick {
             Method::Random | Method::RandomTwo => Walk::Random { misses: 0 },
             _ => Walk::Plain,
         };
-        let hint = group.sticky.as_ref().and_then(|sticky| sticky.hint(source));
+        let bond = group.sticky.as_ref().map(|sticky| sticky.bond(source)).unwrap_or_default();
         let tries = peers.tries();
         Pick {
             group,
@@ -112,7 +113,7 @@ impl Pick {
             tried: Tried::default(),
             tries,
             walk,
-            hint,
+            bond,
             current: None,
             inflight: None,
         }
@@ -190,11 +191,11 @@ impl Pick {
 
     /// Chooses in the present tier. `plain` is set once the method left it to round robin.
     fn choose(&mut self, now: u64, plain: &mut bool) -> Option<usize> {
-        let Pick { group, peers, backup, tried, walk, hint, inflight, .. } = self;
+        let Pick { group, peers, backup, tried, walk, bond, inflight, .. } = self;
         let group: &Group = group;
         let peers = peers.as_deref().unwrap_or(&group.fixed);
         let tier = peers.tier(*backup);
-        let hint = hint.as_deref();
+        let hint = bond.hint.as_deref();
         let sec = (now / 1000) as i64;
         if tier.single {
             let peer = &tier.peers[0];
@@ -326,6 +327,13 @@ impl Pick {
         if self.with_state(at as usize, |state| least.notify(metric, time, state, running, now)) == Some(true)
         {
             self.inflight = None;
+        }
+    }
+
+    /// The chosen peer answers: with its header, or to the end (`sticky learn`).
+    pub fn learn(&self, source: &impl KeySource, at_header: bool) {
+        if let (Some(sticky), Some(peer)) = (&self.group.sticky, self.peer()) {
+            sticky.learn(source, self.bond.session.as_ref(), &peer.sid, at_header);
         }
     }
 

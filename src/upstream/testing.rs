@@ -94,7 +94,7 @@ fn build(method: &str, servers: &[&str]) -> Group {
     let mut group = Group::new("u".into(), chosen, primary, backup).unwrap();
     let lookup = vec![VarId(0)];
     group.sticky = match words[0..2.min(words.len())] {
-        ["sticky", "route"] => Some(Sticky { lookup, cookie: None }),
+        ["sticky", "route"] => Some(Sticky { lookup, cookie: None, learn: None }),
         ["sticky", "cookie"] => {
             let cookie = Cookie {
                 name: Bytes::from_static(b"srv"),
@@ -105,7 +105,7 @@ fn build(method: &str, servers: &[&str]) -> Group {
                 httponly: true,
                 secure: true,
             };
-            Some(Sticky { lookup, cookie: Some(cookie) })
+            Some(Sticky { lookup, cookie: Some(cookie), learn: None })
         }
         _ => None,
     };

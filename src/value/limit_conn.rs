@@ -10,8 +10,12 @@ use crate::syntax::Directive;
 
 /// Name of the kind of zone.
 pub const KIND: &str = "limit_conn";
-/// What an entry of nginx's zone takes besides its key.
-const OVERHEAD: usize = 36;
+/// Bytes of a page of nginx's shared memory.
+const PAGE: usize = 4096;
+/// Bytes nginx's allocator needs to manage a page.
+const PER_PAGE: usize = 24;
+/// Bytes nginx's node takes besides the key.
+const NODE: usize = 36;
 
 /// A zone: how many connections (requests, for http) each key has now.
 #[derive(Debug)]
@@ -26,8 +30,8 @@ pub struct ConnZone {
 struct Declared {
     key: Template,
     key_text: Box<[u8]>,
-    /// Bytes of the zone.
-    size: usize,
+    /// Bytes of the zone's pages: it holds as many keys as nginx's of the same size.
+    bytes: usize,
 }
 
 #[derive(Debug, Default)]
@@ -65,9 +69,14 @@ pub enum Refused {
 /// The zones of a http or stream block by name, used or declared.
 pub type ConnZones = Vec<Arc<ConnZone>>;
 
-/// Bytes of the slab that an entry takes.
+/// Pieces of memory have powers of two for sizes.
 fn cost(key: &[u8]) -> usize {
-    (OVERHEAD + key.len()).next_power_of_two()
+    (NODE + key.len()).next_power_of_two()
+}
+
+/// Bytes of the pages of a zone.
+fn pages(size: usize) -> usize {
+    size.saturating_sub(PAGE) / (PAGE + PER_PAGE) * PAGE
 }
 
 /// The zone called `name`.
@@ -95,14 +104,13 @@ impl ConnZone {
 
     /// Counts one more for `key`, at most `limit`.
     pub fn hold(self: &Arc<Self>, key: Box<[u8]>, limit: u32) -> Result<Held, Refused> {
-        let size = self.declared.get().map_or(0, |declared| declared.size);
+        let bytes = self.declared.get().map_or(0, |declared| declared.bytes);
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         match counts.keys.get_mut(&key) {
             Some(count) if *count >= limit => return Err(Refused::Limit),
             Some(count) => *count += 1,
             None => {
-                // Some of a zone is for its own tables.
-                if counts.used + cost(&key) > size - size / 64 {
+                if counts.used + cost(&key) > bytes {
                     return Err(Refused::Full);
                 }
                 counts.used += cost(&key);
@@ -143,7 +151,7 @@ pub fn zone_directive<C: Context>(
     let (name, size) = found.filter(|(name, _)| !name.is_empty()).ok_or_else(|| zones::missing(d))?;
     cf.zones.add(name, size, KIND)?;
     let zone = zone(zones_of(cf), name);
-    let declared = Declared { key, key_text: d.arg(1).into(), size };
+    let declared = Declared { key, key_text: d.arg(1).into(), bytes: pages(size) };
     if zone.declared.set(declared).is_err() {
         let bound = zone.declared.get().map_or(&b""[..], |declared| &declared.key_text);
         let shown = |text| String::from_utf8_lossy(text).into_owned();
@@ -188,15 +196,29 @@ mod tests {
         let one = zone(&mut zones, b"z");
         assert!(Arc::ptr_eq(&one, &zone(&mut zones, b"z")));
         let key = Template::constant(&b"k"[..]);
-        one.declared.set(Declared { key, key_text: Box::default(), size: 2 * 64 + 2 }).unwrap();
+        one.declared.set(Declared { key, key_text: Box::default(), bytes: 2 * 64 }).unwrap();
         let first = one.hold((*b"k").into(), 2).unwrap();
-        let _second = one.hold((*b"k").into(), 2).unwrap();
+        let second = one.hold((*b"k").into(), 2).unwrap();
         assert_eq!(one.hold((*b"k").into(), 2).unwrap_err(), Refused::Limit);
         drop(first);
-        let _third = one.hold((*b"k").into(), 2).unwrap();
+        let third = one.hold((*b"k").into(), 2).unwrap();
         let other = one.hold((*b"other").into(), 1).unwrap();
         assert_eq!(one.hold((*b"more").into(), 1).unwrap_err(), Refused::Full);
         drop(other);
         assert!(one.hold((*b"more").into(), 1).is_ok());
+        drop(second);
+        drop(third);
+        let counts = one.counts.lock().unwrap();
+        assert_eq!((counts.keys.len(), counts.used), (0, 0));
+    }
+
+    #[test]
+    fn a_zone_is_full_when_nginx_would_be() {
+        let full = zone(&mut Vec::new(), b"z");
+        let key = Template::constant(&b"k"[..]);
+        full.declared.set(Declared { key, key_text: Box::default(), bytes: pages(32 << 10) }).unwrap();
+        let held = (0..10_000u32).map_while(|n| full.hold(n.to_be_bytes().into(), 1).ok());
+        // Six pages of 64 bytes a piece.
+        assert_eq!(held.collect::<Vec<_>>().len(), 6 * 64);
     }
 }

@@ -3,7 +3,7 @@
 //! A [`Template`] is made while the configuration is read and evaluated against a [`Context`]: an http request or a
 //! stream session. This room knows neither; each brings its own table of variables.
 
-pub mod conn_zone;
+pub mod certificates;
 pub mod entries;
 pub mod geo;
 pub mod keys;

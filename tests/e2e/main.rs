@@ -10,6 +10,8 @@ mod home_lab;
 mod passthrough;
 mod process;
 mod reload;
+mod sessions;
 mod soak;
+mod sticky;
 mod support;
 mod websocket;

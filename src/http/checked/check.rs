@@ -91,7 +91,7 @@ fn single(cf: &mut Build, d: &Directive<'_>, row: &'static Row, kind: Kind) -> O
             }
             Value::Mark
         }
-        Kind::Access => access(d)?,
+        Kind::Access => set::parse_access(d).map(|_| Value::Mark)?,
         Kind::Bind => upstream::bind(cf, d)?,
         Kind::Store => cache::store(cf, d, row.name)?,
         Kind::Cache => cache::cache(cf, d, row)?,
@@ -100,7 +100,6 @@ fn single(cf: &mut Build, d: &Directive<'_>, row: &'static Row, kind: Kind) -> O
         Kind::TunnelPass => upstream::tunnel_pass(cf, d)?,
         Kind::PasswordFile => tls_settings::passwords(cf, d).map(|_| Value::Mark)?,
         Kind::CertificateCache => tls_settings::certificate_cache(d).map(|_| Value::Mark)?,
-        Kind::Symlinks => symlinks(cf, d)?,
         _ => Value::Mark,
     })
 }
@@ -129,17 +128,6 @@ fn pair(cf: &mut Build, d: &Directive<'_>, name: &'static str) -> Outcome {
     Ok(())
 }
 
-/// `user:rw group:r all:r`
-fn access(d: &Directive<'_>) -> Outcome<Value> {
-    for word in d.args() {
-        let rights = [&b"user:"[..], b"group:", b"all:"].iter().find_map(|who| word.strip_prefix(*who));
-        if !matches!(rights, Some(b"rw" | b"r")) {
-            return Err(Fault::invalid_value(word));
-        }
-    }
-    Ok(Value::Mark)
-}
-
 fn split_path_info(d: &Directive<'_>) -> Outcome<Regex> {
     let regex = Regex::anonymous(d.arg(1), false).map_err(Fault::Here)?;
     match regex.groups() {
@@ -155,35 +143,4 @@ fn variable(cf: &mut Build, d: &Directive<'_>) -> Outcome {
     };
     cf.http.vars.define_slot(name).map_err(Fault::Here)?;
     cf.http.template(d.arg(2)).map(|_| ())
-}
-
-/// `disable_symlinks off | on | if_not_owner [from=TEXT]`
-fn symlinks(cf: &mut Build, d: &Directive<'_>) -> Outcome<Value> {
-    let (mut mode, mut from) = (None, false);
-    for word in d.args() {
-        match word {
-            b"off" | b"on" | b"if_not_owner" => mode = Some(word != b"off"),
-            _ => match word.strip_prefix(b"from=") {
-                Some(text) => {
-                    cf.http.template(text)?;
-                    from = true;
-                }
-                None => return Err(Fault::invalid_parameter(word)),
-            },
-        }
-    }
-    let name = shown(d.name());
-    let Some(on) = mode else {
-        return Err(Fault::here(format!(
-            "\"{name}\" must have \"off\", \"on\" or \"if_not_owner\" parameter"
-        )));
-    };
-    if d.len() == 3 && !from {
-        let (one, other) = (shown(d.arg(1)), shown(d.arg(2)));
-        return Err(Fault::here(format!("duplicate parameters \"{one} {other}\"")));
-    }
-    if from && !on {
-        return Err(Fault::here("\"from=\" cannot be used with \"off\" parameter"));
-    }
-    Ok(Value::Mark)
 }

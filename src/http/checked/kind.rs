@@ -47,7 +47,6 @@ pub enum Kind {
     SplitPathInfo,
     PasswordFile,
     CertificateCache,
-    Symlinks,
     Variable,
 }
 
@@ -116,10 +115,8 @@ pub fn kind(row: &Row) -> Option<Kind> {
         "create_full_put_path" => Kind::Flag,
         "min_delete_depth" => Kind::Number,
         "output_buffers" => Kind::Buffers,
-        "disable_symlinks" => Kind::Symlinks,
         "auth_request" => Kind::Text,
         "auth_request_set" => Kind::Variable,
-        "early_hints" => Kind::Conditions,
         _ => return None,
     })
 }
@@ -213,10 +210,9 @@ pub enum Effect {
 pub fn effect(name: &str, d: &Directive<'_>) -> Effect {
     let is_off = d.len() == 2 && d.arg(1).eq_ignore_ascii_case(b"off");
     match name {
-        "proxy_cache" | "proxy_store" if !is_off => Effect::WhereProxied,
-        "early_hints" => Effect::WhereProxied,
+        "proxy_cache" if !is_off => Effect::WhereProxied,
         "slice" if d.arg(1).iter().any(|byte| matches!(byte, b'1'..=b'9')) => Effect::SwitchesOn,
-        "ssi" | "dav_methods" | "disable_symlinks" | "auth_request" if !is_off => Effect::SwitchesOn,
+        "ssi" | "dav_methods" | "auth_request" if !is_off => Effect::SwitchesOn,
         name if name.ends_with("_pass") => Effect::SwitchesOn,
         _ => Effect::Prepares,
     }

@@ -175,6 +175,15 @@ pub fn directive(cf: &mut Build, d: &Directive<'_>, row: &'static Row) -> Outcom
     Ok(())
 }
 
+/// `*_store on | off | PATH` of a module that has it: looks for what does not go together with it. Whether it is on.
+pub fn store(cf: &mut Build, d: &Directive<'_>, name: &'static str) -> Outcome<bool> {
+    check::own(cf).once(name)?;
+    let value = cache::store(cf, d, name)?;
+    let on = matches!(value, Value::Flag(true));
+    check::put(cf, name, value)?;
+    Ok(on)
+}
+
 /// Once all is read and right: fails where a module is needed that is not there.
 ///
 /// # Errors

@@ -12,8 +12,8 @@ fn preparations_are_taken() {
         "fastcgi_param A $uri; fastcgi_param B '' if_not_empty; server { fastcgi_index i; }",
         "fastcgi_cache_path c levels=1:2 keys_zone=z:1m inactive=1h max_size=1g use_temp_path=off;
          server { fastcgi_cache z; fastcgi_cache_key $uri; fastcgi_cache_valid 200 any 1m; }",
-        "server { proxy_cache_key $uri; proxy_no_cache $arg_a; proxy_store on; early_hints 1; }",
-        "ssi off; ssi_types a/b; dav_methods off; dav_access user:rw all:r; disable_symlinks off; slice 0;",
+        "server { proxy_cache_key $uri; proxy_no_cache $arg_a; }",
+        "ssi off; ssi_types a/b; dav_methods off; dav_access user:rw all:r; slice 0;",
         "uwsgi_modifier1 255; grpc_set_header A $host; memcached_bind 127.0.0.1 transparent; tunnel_bind off;",
     ] {
         assert!(loads(text), "{text}: {}", emerg(text));
@@ -30,8 +30,11 @@ fn what_switches_a_module_on_is_refused_last() {
         said("server { location / { scgi_pass 127.0.0.1:9; scgi_pass 127.0.0.1:9; } }"),
         "\"scgi_pass\" directive is duplicate"
     );
-    let stored = "server { location / { proxy_store on; proxy_pass http://127.0.0.1:9; } }";
-    assert_eq!(said(stored), "unknown directive \"proxy_store\"");
+    let cached = "proxy_cache_path c keys_zone=z:1m; server { location / { proxy_cache z; proxy_pass http://127.0.0.1:9; } }";
+    assert_eq!(said(cached), "unknown directive \"proxy_cache\"");
+    for both in ["proxy_store on; proxy_cache z;", "proxy_cache z; proxy_store on;"] {
+        assert!(said(both).contains("is incompatible with \"proxy_"), "{both}");
+    }
     assert_eq!(said("server { ssi on; }"), "unknown directive \"ssi\"");
 }
 
@@ -61,8 +64,6 @@ fn words_are_those_of_nginx() {
         ("proxy_cache_path a inactive=1;", "\"proxy_cache_path\" must have \"keys_zone\" parameter"),
         ("proxy_cache_path a keys_zone=z:1;", "keys zone \"keys_zone=z:1\" is too small"),
         ("fastcgi_temp_path a 0;", "\"fastcgi_temp_path\" directive invalid value"),
-        ("disable_symlinks off from=a;", "\"from=\" cannot be used with \"off\" parameter"),
-        ("disable_symlinks on off;", "duplicate parameters \"on off\""),
         ("server { location / { fastcgi_pass a; } }", "no port in upstream \"a\""),
         ("server { scgi_cache z; }", "\"scgi_cache\" zone \"z\" is unknown"),
         ("fastcgi_buffers 1 4k; server { }", "there must be at least 2 \"fastcgi_buffers\""),

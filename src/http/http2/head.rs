@@ -80,7 +80,7 @@ fn authority(req: &mut Request, parts: &Parts) -> Result<(), Refusal> {
     match parse::validate_host(authority.as_str().as_bytes()) {
         Ok((host, port)) => {
             read_head::choose_server(req, &host);
-            req.host = host.into();
+            req.host = host;
             req.host_port = port;
             Ok(())
         }

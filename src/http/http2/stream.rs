@@ -15,8 +15,8 @@ use super::{head, watch};
 use crate::http::connection::Connection;
 use crate::http::headers::Headers;
 use crate::http::output::Gone;
+use crate::http::pace::Pace;
 use crate::http::request::Request;
-use crate::net::Deadline;
 
 /// Bytes of a body that wait for the client before its maker waits.
 const QUEUE: usize = 64 << 10;
@@ -175,19 +175,15 @@ pub struct Writer {
     shared: Rc<Shared>,
     sent: u64,
     head_size: u64,
-    /// Bytes a second, 0 for no limit, and bytes before the limit counts.
-    pub(in crate::http) limit: (u64, u64),
-    /// Milliseconds of the thread's clock when the request began.
-    start_ms: u64,
-    /// Until `limit` lets more pass.
-    pause: Option<Deadline>,
+    /// `limit_rate`
+    pub(in crate::http) pace: Pace,
 }
 
 // === impl Writer ===
 
 impl Writer {
     pub(super) fn new(shared: Rc<Shared>) -> Writer {
-        Writer { shared, sent: 0, head_size: 0, limit: (0, 0), start_ms: 0, pause: None }
+        Writer { shared, sent: 0, head_size: 0, pace: Pace::default() }
     }
 
     pub(in crate::http) fn sent(&self) -> u64 {
@@ -202,7 +198,6 @@ impl Writer {
         let (response, size) = head::write(req);
         self.head_size = size + FRAME_HEAD;
         self.sent = self.head_size;
-        self.start_ms = req.start_ms;
         let shared = &self.shared;
         let chunk = &req.conf.v2.chunk_size;
         shared.chunk.set(if chunk.is_set() { (**chunk).min(FRAME) } else { FRAME });
@@ -219,7 +214,7 @@ impl Writer {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<Result<usize, Gone>> {
-        let allowed = ready!(self.allowed(cx));
+        let allowed = ready!(self.pace.poll_allowed(cx, self.sent));
         let mut queue = self.shared.queue.borrow_mut();
         let room = QUEUE.saturating_sub(queue.len());
         if room == 0 && !bytes.is_empty() {
@@ -228,6 +223,7 @@ impl Writer {
         }
         let n = bytes.len().min(room).min(allowed);
         queue.extend_from_slice(&bytes[..n]);
+        self.pace.left(self.sent, n as u64);
         self.sent += n as u64;
         Poll::Ready(Ok(n))
     }
@@ -242,21 +238,5 @@ impl Writer {
             self.shared.trailers.replace(Some(head::map(trailers)));
         }
         self.shared.finished.set(true);
-    }
-
-    /// How many bytes `limit_rate` lets pass now.
-    fn allowed(&mut self, cx: &mut Context<'_>) -> Poll<usize> {
-        let (rate, after) = self.limit;
-        if rate == 0 {
-            return Poll::Ready(usize::MAX);
-        }
-        let elapsed = crate::net::clock::now().saturating_sub(self.start_ms) / 1000 + 1;
-        let quota = rate.saturating_mul(elapsed).saturating_add(after);
-        if quota > self.sent {
-            return Poll::Ready(usize::try_from(quota - self.sent).unwrap_or(usize::MAX));
-        }
-        let pause = self.pause.get_or_insert_with(Deadline::never);
-        pause.set((self.sent - quota) * 1000 / rate + 1);
-        pause.poll_expired(cx).map(|()| usize::try_from(rate).unwrap_or(usize::MAX))
     }
 }

@@ -75,7 +75,7 @@ async fn handle(req: &mut Request) -> Verdict {
         return Verdict::Status(500);
     }
     path.extend_from_slice(b".gz");
-    let found = match file::open(&path) {
+    let found = match file::open(req, &path) {
         Ok(found) => found,
         Err((call, error)) => {
             let (status, level) = file::status_of(&error);

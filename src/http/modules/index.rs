@@ -83,12 +83,12 @@ fn handle(req: &mut Request) -> Verdict {
             }
         }
         let path = [&folder[..], &name].concat();
-        let error = match std::fs::metadata(file::path(&path)) {
+        let (call, error) = match file::stat(req, &path) {
             Ok(_) => {
                 let uri = [&req.uri[..], &name].concat();
                 return redirect(req, uri.into());
             }
-            Err(error) => error,
+            Err(failed) => failed,
         };
         match error.raw_os_error() {
             Some(libc::EMLINK | libc::ELOOP) => return Verdict::Status(403),
@@ -103,7 +103,7 @@ fn handle(req: &mut Request) -> Verdict {
         }
         if error.raw_os_error() != Some(libc::ENOENT) {
             let shown = crate::log::bytes(&path);
-            req.log(Level::Crit, Some(&error), format_args!("stat() \"{shown}\" failed"));
+            req.log(Level::Crit, Some(&error), format_args!("{call} \"{shown}\" failed"));
             return Verdict::Status(500);
         }
     }
@@ -123,20 +123,20 @@ fn test_folder(req: &Request, folder: &[u8], path: &[u8]) -> Option<Verdict> {
         Some(b"") | None => folder,
         Some(name) => name,
     };
-    match std::fs::metadata(file::path(name)) {
+    match file::stat(req, name) {
         Ok(data) if data.is_dir() => None,
         Ok(_) => {
             let shown = crate::log::bytes(name);
             req.log(Level::Alert, None, format_args!("\"{shown}\" is not a directory"));
             Some(Verdict::Status(500))
         }
-        Err(error) => match error.raw_os_error() {
+        Err((call, error)) => match error.raw_os_error() {
             Some(libc::EMLINK | libc::ELOOP) => Some(Verdict::Status(403)),
             Some(libc::ENOENT) => Some(refuse(req, path, &error)),
             Some(libc::EACCES) => None,
             _ => {
                 let shown = crate::log::bytes(name);
-                req.log(Level::Crit, Some(&error), format_args!("stat() \"{shown}\" failed"));
+                req.log(Level::Crit, Some(&error), format_args!("{call} \"{shown}\" failed"));
                 Some(Verdict::Status(500))
             }
         },

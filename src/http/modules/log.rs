@@ -3,19 +3,26 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
-use std::os::unix::ffi::OsStringExt;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
+
 use crate::conf::build::Commands;
 use crate::conf::{Build, Conf, Fault, Outcome, Setting, core::syslog, units};
 use crate::http::conf::{Loc, LocationBuild};
+use crate::http::file;
 use crate::http::location::Kind;
 use crate::http::module::{Handlers, Module};
 use crate::http::modules::core::{document_root, path_bytes};
+use crate::http::modules::symlinks::walk;
 use crate::http::request::Request;
+use crate::http::walk::{Failed, Links};
 use crate::log::{Level, LogFileCache, OpenFile, SyslogPeer};
 use crate::net::clock;
 use crate::syntax::Directive;
@@ -326,7 +333,7 @@ fn write(req: &Request, log: &AccessLog, line: &mut Vec<u8>) {
 /// files freely.
 fn write_to_path(req: &Request, path: &Template, complained: &AtomicI64, line: &[u8]) {
     let root = PathBuf::from(std::ffi::OsString::from_vec(document_root(req)));
-    let tested = std::fs::metadata(&root).and_then(|info| {
+    let tested = file::stat(req, root.as_os_str().as_bytes()).map_err(|(_, error)| error).and_then(|info| {
         if info.is_dir() { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::ENOTDIR)) }
     });
     if let Err(error) = tested {
@@ -335,11 +342,11 @@ fn write_to_path(req: &Request, path: &Template, complained: &AtomicI64, line: &
         return;
     }
     let path = PathBuf::from(std::ffi::OsString::from_vec(path.eval(req).to_vec()));
-    let file = match open(req.conf.log.cache.as_ref(), &path) {
+    let file = match open(req, &path) {
         Ok(file) => file,
-        Err(error) => {
+        Err((call, error)) => {
             let path = path.display();
-            req.log(Level::Crit, Some(&error), format_args!("open() \"{path}\" failed"));
+            req.log(Level::Crit, Some(&error), format_args!("{call} \"{path}\" failed"));
             return;
         }
     };
@@ -363,7 +370,17 @@ fn write_to_path(req: &Request, path: &Template, complained: &AtomicI64, line: &
     }
 }
 
-fn open(cache: Option<&Arc<FileCache>>, path: &Path) -> io::Result<Arc<std::os::fd::OwnedFd>> {
+fn open(req: &Request, path: &Path) -> Result<Arc<OwnedFd>, Failed> {
+    let name = path.as_os_str().as_bytes();
+    let walk = walk(req, name);
+    if walk.links != Links::Follow {
+        let flags = OFlag::O_WRONLY | OFlag::O_APPEND | OFlag::O_CREAT;
+        return walk.open(name, flags, Mode::from_bits_truncate(0o644)).map(Arc::new);
+    }
+    open_cached(req.conf.log.cache.as_ref(), path).map_err(|error| ("open()", error))
+}
+
+fn open_cached(cache: Option<&Arc<FileCache>>, path: &Path) -> io::Result<Arc<OwnedFd>> {
     let Some(conf) = cache else { return LogFileCache::off().open(path) };
     CACHES.with_borrow_mut(|caches| {
         let cache = caches

@@ -10,6 +10,7 @@ pub mod charset;
 pub mod copy;
 pub mod core;
 pub mod early_body;
+pub mod early_hints;
 pub mod empty_gif;
 pub mod geo;
 pub mod gunzip;
@@ -40,6 +41,7 @@ pub mod ssl;
 pub mod static_;
 pub mod stub_status;
 pub mod sub;
+pub mod symlinks;
 pub mod try_files;
 pub mod tuning;
 pub mod upstream;
@@ -59,10 +61,12 @@ use crate::value::{Builtin, Prefix};
 crate::http_modules! {
     core: core::Core,
     early_body: early_body::EarlyBody,
+    early_hints: early_hints::EarlyHints,
     ssl: ssl::Ssl,
     v2: v2::V2,
     v3: v3::V3,
     tuning: tuning::Tuning,
+    symlinks: symlinks::Symlinks,
     copy: copy::Copy,
     map: map::Map,
     geo: geo::Geo,

@@ -9,9 +9,10 @@ use bytes::Bytes;
 
 use super::proxy_request::{self, BodyFacts, HeaderOps};
 use super::proxy_rewrite::{self, CookieFlags, Rewrite};
-use super::proxy_ssl::{self, Ssl};
+use super::proxy_ssl;
 use super::proxy_url::{Vars, VarsRef, parse, schema, target, vars_of};
-use crate::conf::build::{Commands, Setter};
+use crate::conf::build::{Commands, Setter, both};
+use crate::conf::upstream_tls::{UpstreamTls, Use};
 use crate::conf::{Build, Conf, Fault, Outcome, set, units};
 use crate::http::conf::LocationBuild;
 use crate::http::headers::{CONTENT_LENGTH, X_FORWARDED_FOR};
@@ -64,6 +65,8 @@ settings! {
         pass: Option<Arc<Pass>> = None,
         http_version: HttpVersion = HttpVersion::Http11,
         method: Option<Template> = None,
+        /// As written; compiled once blocks are merged.
+        body_text: Option<Bytes> = None,
         set_body: Option<Template> = None,
         set_headers: Vec<(Bytes, Bytes)> = Vec::new(),
         /// `set_headers` compiled.
@@ -87,7 +90,7 @@ pub struct LocConf {
     /// What all that pass requests on have.
     pub upstream: Settings,
     /// TLS.
-    pub ssl: Ssl,
+    pub ssl: UpstreamTls,
     /// The rest.
     pub own: Own,
 }
@@ -142,9 +145,8 @@ const SETTERS: &[(&str, Setter)] = &[
     ("proxy_headers_hash_max_size", |cf, d| set::number(&mut loc(cf).own.headers_hash_max_size, d)),
     ("proxy_headers_hash_bucket_size", |cf, d| set::number(&mut loc(cf).own.headers_hash_bucket_size, d)),
     ("proxy_set_body", |cf, d| {
-        loc(cf).own.set_body.once()?;
-        let body = cf.http.template(d.arg(1))?;
-        loc(cf).own.set_body.set(Some(body))
+        loc(cf).own.body_text.once()?;
+        loc(cf).own.body_text.set(Some(Bytes::copy_from_slice(d.arg(1))))
     }),
     ("proxy_method", |cf, d| {
         loc(cf).own.method.once()?;
@@ -172,6 +174,8 @@ const SETTERS: &[(&str, Setter)] = &[
         let path = crate::conf::core::temp_path(cf, d)?;
         up(cf).temp_path.set(path)
     }),
+    ("proxy_store", |cf, d| Settings::set_store(cf, d, "proxy_store", up)),
+    ("proxy_store_access", |cf, d| set::access(&mut up(cf).store_access, d)),
     ("proxy_max_temp_file_size", |cf, d| set::size(&mut up(cf).max_temp_file_size, d)),
     ("proxy_temp_file_write_size", |cf, d| set::size(&mut up(cf).temp_file_write_size, d)),
     ("proxy_next_upstream", |cf, d| {
@@ -206,15 +210,7 @@ const SETTERS: &[(&str, Setter)] = &[
     }),
 ];
 
-const fn all_setters() -> [(&'static str, Setter); SETTERS.len() + proxy_ssl::SETTERS.len()] {
-    let mut all = [SETTERS[0]; SETTERS.len() + proxy_ssl::SETTERS.len()];
-    let mut at = 0;
-    while at < all.len() {
-        all[at] = if at < SETTERS.len() { SETTERS[at] } else { proxy_ssl::SETTERS[at - SETTERS.len()] };
-        at += 1;
-    }
-    all
-}
+const ALL: usize = SETTERS.len() + proxy_ssl::SETTERS.len();
 
 impl Conf for LocConf {
     fn check(&self, _: &mut Build) -> Outcome {
@@ -226,6 +222,7 @@ impl Conf for LocConf {
         let own_pass: Option<Arc<Pass>> = (*self.own.pass).clone();
         let isolated = *self.own.isolated;
         let own_headers = self.own.set_headers.is_set();
+        let own_body = self.own.body_text.is_set();
         self.own.inherit(&parent.own);
         if isolated {
             self.own.pass.put(own_pass.clone());
@@ -236,10 +233,15 @@ impl Conf for LocConf {
             Some(Pass::Dynamic(_)) => true,
             None => false,
         };
-        self.ssl.merge(&parent.ssl, tls, cf)?;
+        let how = Use { prefix: "proxy", used: tls, differs: false, alpn: Vec::new() };
+        self.ssl.merge(&parent.ssl, how, cf)?;
         let default = *self.own.redirect && self.own.redirects.is_none() && own_pass.is_some();
         if default && let Ok(rule) = self.own.default_redirect() {
             self.own.redirects.put(Some(vec![rule]));
+        }
+        if own_body && let Some(text) = &*self.own.body_text {
+            let body = cf.http.template(text)?;
+            self.own.set_body.put(Some(body));
         }
         if own_headers || !parent.own.headers.is_set() {
             let headers = HeaderOps::new(&self.own.set_headers, cf)?;
@@ -271,7 +273,8 @@ impl Module for Proxy {
     type Main = ();
     type Srv = ();
     type Loc = LocConf;
-    const COMMANDS: Commands = Commands { module: "ngx_http_proxy", setters: &all_setters() };
+    const COMMANDS: Commands =
+        Commands { module: "ngx_http_proxy", setters: &both::<ALL>(SETTERS, proxy_ssl::SETTERS) };
 
     const VARIABLES: &'static [Builtin<Request>] = &[
         Builtin::new("proxy_host", |r, out| with_vars(r, |vars| out.extend_from_slice(&vars.host_header))),

@@ -124,10 +124,11 @@ async fn evaluated(
     Ok((Target { group, tls, schema, location }, VarsRef::Own(Arc::new(vars))))
 }
 
-fn tls_of(req: &Request, conf: &LocConf, tls: bool, host: &str) -> Result<Option<Tls>, u16> {
+fn tls_of(req: &Request, conf: &'static LocConf, tls: bool, host: &str) -> Result<Option<Tls>, u16> {
     if !tls {
         return Ok(None);
     }
     let connector = conf.ssl.connector.as_ref().ok_or(500u16)?.clone();
-    Ok(Some(Tls { connector, name: conf.ssl.name_of(req, host) }))
+    let (name, certificate) = (conf.ssl.name_of(req, host), conf.ssl.names_of(req));
+    Ok(Some(Tls { connector, name, certificate, settings: &conf.ssl }))
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 
 use crate::conf::build::Commands;
+use crate::conf::tls_settings as common;
 use crate::conf::{Build, Conf, Fault, Outcome, Setting, set, units};
 use crate::http::certificates::Loaded;
 use crate::http::module::Module;
@@ -13,7 +14,7 @@ use crate::http::request::Request;
 use crate::log::Level;
 use crate::settings;
 use crate::syntax::Directive;
-use crate::tls::{self, TlsInfo, VerifyMode};
+use crate::tls::{self, CertificateCache, TlsInfo, VerifyMode};
 use crate::value::{Builtin, Flags};
 
 /// The module.
@@ -50,14 +51,14 @@ settings! {
         enable_at: String = String::new(),
         certificates: Vec<Bytes> = Vec::new(),
         certificate_keys: Vec<Bytes> = Vec::new(),
-        certificate_cache: () = (),
+        certificate_cache: Option<Arc<CertificateCache>> = None,
         ech_files: Vec<Bytes> = Vec::new(),
         passwords: Vec<Vec<u8>> = Vec::new(),
         certificate_compression: bool = false,
         dhparam: Bytes = Bytes::new(),
         ecdh_curve: Bytes = Bytes::from_static(b"auto"),
-        /// Bits of [`PROTOCOLS`].
-        protocols: u32 = 16 | 32,
+        /// Bits of [`common::PROTOCOLS`].
+        protocols: u32 = common::DEFAULT_PROTOCOLS,
         ciphers: Bytes = Bytes::from_static(b"HIGH:!aNULL:!MD5"),
         buffer_size: usize = 16384,
         verify: VerifyMode = VerifyMode::Off,
@@ -102,10 +103,6 @@ impl Conf for Srv {
     }
 }
 
-/// `ssl_protocols`
-pub const PROTOCOLS: &[(&str, u32)] =
-    &[("SSLv2", 1), ("SSLv3", 2), ("TLSv1", 4), ("TLSv1.1", 8), ("TLSv1.2", 16), ("TLSv1.3", 32)];
-
 const VERIFY: [(&str, VerifyMode); 4] = [
     ("off", VerifyMode::Off),
     ("on", VerifyMode::On),
@@ -132,19 +129,15 @@ impl Module for Ssl {
             ("ssl", ssl),
             ("ssl_certificate", |cf, d| push(&mut own(cf).certificates, d)),
             ("ssl_certificate_key", |cf, d| push(&mut own(cf).certificate_keys, d)),
-            ("ssl_certificate_cache", certificate_cache),
+            ("ssl_certificate_cache", |cf, d| {
+                common::set_certificate_cache(cf, d, |cf| &mut own(cf).certificate_cache)
+            }),
             ("ssl_ech_file", |cf, d| push(&mut own(cf).ech_files, d)),
-            ("ssl_password_file", password_file),
+            ("ssl_password_file", |cf, d| common::set_passwords(cf, d, |cf| &mut own(cf).passwords)),
             ("ssl_certificate_compression", |cf, d| set::flag(&mut own(cf).certificate_compression, d)),
             ("ssl_dhparam", |cf, d| set::text(&mut own(cf).dhparam, d)),
             ("ssl_ecdh_curve", |cf, d| set::text(&mut own(cf).ecdh_curve, d)),
-            ("ssl_protocols", |cf, d| {
-                let mut warnings = Vec::new();
-                let to = &mut own(cf).protocols;
-                set::bits(to, d, PROTOCOLS, |w| warnings.push(w))?;
-                warnings.into_iter().for_each(|w| cf.warn(d.at(), w));
-                Ok(())
-            }),
+            ("ssl_protocols", |cf, d| common::set_protocols(cf, d, |cf| &mut own(cf).protocols)),
             ("ssl_ciphers", |cf, d| set::text(&mut own(cf).ciphers, d)),
             ("ssl_buffer_size", |cf, d| set::size(&mut own(cf).buffer_size, d)),
             ("ssl_verify_client", |cf, d| set::choice(&mut own(cf).verify, d, &VERIFY)),
@@ -169,11 +162,7 @@ impl Module for Ssl {
             ("ssl_stapling_responder", |cf, d| set::text(&mut own(cf).stapling_responder, d)),
             ("ssl_stapling_verify", |cf, d| set::flag(&mut own(cf).stapling_verify, d)),
             ("ssl_early_data", |cf, d| set::flag(&mut own(cf).early_data, d)),
-            ("ssl_conf_command", |cf, d| {
-                let pair = (Bytes::copy_from_slice(d.arg(1)), Bytes::copy_from_slice(d.arg(2)));
-                own(cf).conf_commands.edit().push(pair);
-                Ok(())
-            }),
+            ("ssl_conf_command", |cf, d| common::add_command(cf, d, |cf| &mut own(cf).conf_commands)),
             ("ssl_reject_handshake", |cf, d| set::flag(&mut own(cf).reject_handshake, d)),
         ],
     };
@@ -185,37 +174,6 @@ fn ssl(cf: &mut Build, d: &Directive<'_>) -> Outcome {
     own(cf).enable_at.put(d.at().to_string());
     cf.warn(d.at(), "the \"ssl\" directive is deprecated, use the \"listen ... ssl\" directive instead");
     Ok(())
-}
-
-fn certificate_cache(cf: &mut Build, d: &Directive<'_>) -> Outcome {
-    own(cf).certificate_cache.once()?;
-    let (mut max, mut off) = (false, false);
-    for word in d.args() {
-        let time = |text: &[u8]| units::seconds(text).is_some();
-        let good = if let Some(number) = word.strip_prefix(b"max=") {
-            max = units::number(number).is_some_and(|n| n > 0);
-            max
-        } else if let Some(text) = word.strip_prefix(b"inactive=").or(word.strip_prefix(b"valid=")) {
-            time(text)
-        } else {
-            off |= word == b"off";
-            word == b"off"
-        };
-        if !good {
-            return Err(Fault::invalid_parameter(word));
-        }
-    }
-    if !max && !off {
-        return Err(Fault::here("\"ssl_certificate_cache\" must have the \"max\" parameter"));
-    }
-    own(cf).certificate_cache.set(())
-}
-
-fn password_file(cf: &mut Build, d: &Directive<'_>) -> Outcome {
-    own(cf).passwords.once()?;
-    let path = cf.conf_path(d.arg(1)).to_string_lossy().into_owned();
-    let passwords = tls::keys::passwords(&path).map_err(Fault::here)?;
-    own(cf).passwords.set(passwords)
 }
 
 /// Eight pages: the least a zone may have.

@@ -38,7 +38,7 @@ async fn handle(req: &mut Request) -> Verdict {
     if path.is_empty() {
         return Verdict::Status(500);
     }
-    match file::open(&path) {
+    match file::open(req, &path) {
         Err((call, error)) => {
             let (status, level) = file::status_of(&error);
             if status != 404 || *req.conf.core.log_not_found {

@@ -145,16 +145,16 @@ fn handle(req: &mut Request) -> Verdict {
     for candidate in &wanted.names {
         let name = base.name(req, &candidate.text);
         let path = [&root[..], &name].concat();
-        match std::fs::metadata(file::path(&path)) {
+        match file::stat(req, &path) {
             Ok(data) if data.is_dir() == candidate.directory => {
                 found(req, &base, &name, candidate.directory);
                 return Verdict::Next;
             }
             Ok(_) => {}
-            Err(e) if file::is_missing(&e) => {}
-            Err(e) => {
+            Err((_, e)) if file::is_missing(&e) => {}
+            Err((call, e)) => {
                 let shown = crate::log::bytes(&path);
-                req.log(Level::Crit, Some(&e), format_args!("stat() \"{shown}\" failed"));
+                req.log(Level::Crit, Some(&e), format_args!("{call} \"{shown}\" failed"));
             }
         }
     }

@@ -106,9 +106,14 @@ async fn handshake(
     deadline: &Deadline,
     watch: &mut Watch,
 ) -> Result<Io, Fail> {
+    let connector = tls.settings.for_connection(&tls.connector, tls.certificate.as_ref(), None);
+    let connector = connector.map_err(|e| {
+        req.log(Level::Error, None, format_args!("{e}"));
+        Fail::Status(500)
+    })?;
     req.action.set("SSL handshaking to upstream");
     deadline.set(*settings.connect_timeout);
-    match limited(req, tls.connector.connect(socket, &tls.name), deadline, watch).await? {
+    match limited(req, connector.connect(socket, &tls.name), deadline, watch).await? {
         Ok(stream) => Ok(Io::tls(stream)),
         Err(e) => {
             let level = level(e.level(tls::Peer::Upstream));
@@ -174,6 +179,7 @@ fn tag_of(target: &Target, local: Option<SocketAddr>) -> Tag {
         Some(tls) => hash(&|h| {
             (std::sync::Arc::as_ptr(&tls.connector) as usize).hash(h);
             tls.name.hash(h);
+            tls.certificate.hash(h);
         }),
         None => 0,
     };

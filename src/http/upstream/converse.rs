@@ -5,6 +5,7 @@ use std::task::{Context, Poll};
 
 use super::exchange::{Exchange, Fail};
 use super::{Fault, HeadStep, Protocol};
+use crate::http::modules::early_hints;
 use crate::http::request::Request;
 use crate::log::Level;
 use crate::net::Buffer;
@@ -76,6 +77,12 @@ impl<P: Protocol> Exchange<P> {
             Poll::Pending => {}
             done => return done,
         }
+        if req.held() > 0
+            && let Poll::Ready(Err(_)) = req.poll_flush_out(cx)
+        {
+            // What is left of early hints.
+            return Poll::Ready(Err(Fail::Gone));
+        }
         if !self.sending.streamed || *sent {
             // While the body comes from the client, reading it tells.
             if self.watch.poll_gone(req, cx, true).is_ready() {
@@ -96,6 +103,9 @@ impl<P: Protocol> Exchange<P> {
         loop {
             let Some(link) = &self.link else { return Poll::Ready(Err(Fail::Status(500))) };
             // Nothing is held while nothing has come: a waiting request owns no buffer.
+            if self.input.capacity() == 0 && matches!(link.io().poll_worth_reading(cx), Poll::Pending) {
+                return Poll::Pending;
+            }
             let mut room = match self.input.capacity() {
                 0 => Buffer::with_capacity(most.max(READ)),
                 _ => std::mem::take(&mut self.input),
@@ -125,32 +135,32 @@ impl<P: Protocol> Exchange<P> {
             if let Some(state) = req.upstream_states.last_mut() {
                 state.bytes_received += n as u64;
             }
-            match self.parse(req, most) {
+            match self.parse(req, cx, most) {
                 Ok(true) => return Poll::Ready(Ok(())),
                 Ok(false) => {}
-                Err(fault) => return Poll::Ready(Err(Fail::Next(fault))),
+                Err(fail) => return Poll::Ready(Err(fail)),
             }
         }
     }
 
     /// Looks at what came; true once the head is complete.
-    fn parse(&mut self, req: &mut Request, most: usize) -> Result<bool, Fault> {
+    fn parse(&mut self, req: &mut Request, cx: &mut Context<'_>, most: usize) -> Result<bool, Fail> {
         loop {
             let bytes = self.input.bytes();
             // A head must fit the buffer that the settings give it, whatever was read beyond.
             let seen = &bytes[..bytes.len().min(most)];
-            match self.protocol.parse_head(req, seen, &mut self.head)? {
+            match self.protocol.parse_head(req, seen, &mut self.head).map_err(Fail::Next)? {
                 HeadStep::Done => return Ok(true),
                 HeadStep::More if bytes.len() >= most => {
                     req.log(Level::Error, None, format_args!("upstream sent too big header"));
-                    return Err(Fault::InvalidHeader);
+                    return Err(Fail::Next(Fault::InvalidHeader));
                 }
                 HeadStep::More => return Ok(false),
                 HeadStep::Interim => {
                     let size = self.head.size;
                     self.hints += size;
-                    if self.hints > most {
-                        req.log(Level::Info, None, format_args!("upstream sent too big early hints"));
+                    if self.head.status == 103 {
+                        self.pass_hints(req, cx, most)?;
                     }
                     self.input.consume(size);
                     self.input.compact();
@@ -161,6 +171,28 @@ impl<P: Protocol> Exchange<P> {
                     }
                 }
             }
+        }
+    }
+
+    /// Passes early hints on, where the location wants them and they are not too long.
+    fn pass_hints(&mut self, req: &mut Request, cx: &mut Context<'_>, most: usize) -> Result<(), Fail> {
+        if let Some(state) = req.upstream_states.last_mut()
+            && state.status == 0
+        {
+            state.status = self.head.status;
+        }
+        if self.hints > most {
+            req.log(Level::Info, None, format_args!("upstream sent too big early hints"));
+            return Ok(());
+        }
+        if !early_hints::wanted(req) {
+            return Ok(());
+        }
+        let (buffer, hidden) = (self.input.bytes(), &**self.settings.hidden);
+        let shown = self.head.fields.iter().filter(|f| !hidden.contains(f.hash, f.name(buffer)));
+        match early_hints::poll_send(req, cx, shown.map(|f| (f.name(buffer), f.value(buffer)))) {
+            Poll::Ready(Err(_)) => Err(Fail::Gone),
+            Poll::Ready(Ok(())) | Poll::Pending => Ok(()),
         }
     }
 }

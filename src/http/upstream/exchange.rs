@@ -8,7 +8,7 @@ use super::connect::{self, Link};
 use super::send::Sending;
 use super::settings::next;
 use super::{Fault, Head, Protocol, Settings, Target, show_url};
-use crate::http::headers::EXPECT;
+use crate::http::headers::{EXPECT, SET_COOKIE};
 use crate::http::method::Method;
 use crate::http::module::Verdict;
 use crate::http::request::{BodyLength, Request, Version};
@@ -52,6 +52,8 @@ pub struct Exchange<P> {
     pub(super) hints: usize,
     /// Responses are read ahead of the client.
     pub(super) buffering: bool,
+    /// Where the cookie of `sticky cookie` stands in the response.
+    cookie: Option<usize>,
 }
 
 /// Passes the request on and the response back. The request's body is read here, as the settings say.
@@ -133,13 +135,17 @@ impl<P: Protocol> Exchange<P> {
         let deadline = if shared { req.conn.deadline.clone() } else { Deadline::never() };
         let now = clock::now();
         Ok(Exchange {
-            watch: Watch::new(req, *settings.ignore_client_abort || req.is_background()),
+            watch: Watch::new(
+                req,
+                *settings.ignore_client_abort || settings.store.is_some() || req.is_background(),
+            ),
             sending: Sending::default(),
             buffering: *settings.buffering,
             head: Head::default(),
             input: Buffer::default(),
             link: None,
             hints: 0,
+            cookie: None,
             started: now,
             attempt: now,
             settings,
@@ -199,6 +205,8 @@ impl<P: Protocol> Exchange<P> {
             }
         };
         self.show(req, &name);
+        self.sticky_cookie(req);
+        req.upstream_states.reserve_exact(1);
         req.upstream_states.push(UpstreamState::new(name));
         if self.sending.begun() || !self.input.is_empty() {
             self.protocol.reset();
@@ -215,6 +223,14 @@ impl<P: Protocol> Exchange<P> {
             state.connect_time = Some(now.saturating_sub(self.attempt));
         }
         self.converse(req).await
+    }
+
+    /// `sticky cookie`: the client is told which peer it belongs to, whatever comes of the attempt.
+    fn sticky_cookie(&mut self, req: &mut Request) {
+        let source = Source { context: &*req, client: None };
+        if let Some(cookie) = self.pick.cookie(&source, clock::wall().sec) {
+            self.cookie = Some(req.response.headers.put_at(self.cookie, SET_COOKIE, &cookie));
+        }
     }
 
     fn show(&self, req: &Request, peer: &str) {
@@ -304,10 +320,16 @@ impl<P: Protocol> Exchange<P> {
             state.response_time = Some(elapsed);
         }
         self.link = None;
+        self.learn(req, false);
         if let Some(state) = req.upstream_states.last() {
             self.pick.release(End::Done, state, clock::now());
         }
         req.action.set("sending to client");
+    }
+
+    /// `sticky learn`: whose session it is.
+    pub(super) fn learn(&self, req: &Request, at_header: bool) {
+        self.pick.learn(&Source { context: req, client: None }, at_header);
     }
 
     /// The response was read to its end, and nothing more: others may use the connection.

@@ -142,6 +142,11 @@ impl Head {
             known,
             ignored: false,
         };
+        if self.status == 103 {
+            // Hints mean nothing for the response that follows.
+            self.fields.push(field);
+            return Ok(());
+        }
         let value = &buffer[value];
         match known {
             Known::Other => {}
@@ -155,6 +160,10 @@ impl Head {
                 }
             }
             _ => {}
+        }
+        if self.fields.capacity() == 0 {
+            // Most heads have no more.
+            self.fields.reserve(16);
         }
         self.fields.push(field);
         Ok(())

@@ -25,6 +25,7 @@ pub mod respond;
 pub mod send;
 pub mod settings;
 pub mod spill;
+pub mod store;
 #[cfg(test)]
 mod tests;
 pub mod tunnel;
@@ -41,9 +42,11 @@ pub use settings::{Settings, next};
 
 use super::headers::Headers;
 use super::request::Request;
+use crate::conf::upstream_tls::UpstreamTls;
 use crate::tls::Connector;
 use crate::upstream::GroupRef;
 use crate::value::Prefix;
+use crate::value::certificates::Names;
 
 /// Where a request goes.
 pub struct Target {
@@ -63,6 +66,10 @@ pub struct Tls {
     pub connector: Arc<Connector>,
     /// The name to send and to verify.
     pub name: String,
+    /// The certificate to show, where it is not the connector's: none in it where there is to be none.
+    pub certificate: Option<Option<Names>>,
+    /// What loads it.
+    pub settings: &'static UpstreamTls,
 }
 
 /// What went wrong with an attempt, as far as it decides what follows.
@@ -181,9 +188,8 @@ pub fn set_cookie_value(headers: &Headers, name: &[u8], out: &mut Vec<u8>) -> bo
         if !head.eq_ignore_ascii_case(name) {
             continue;
         }
-        let rest = rest.trim_ascii_start();
-        let Some(rest) = rest.strip_prefix(b"=") else { continue };
-        let rest = rest.trim_ascii_start();
+        let Some(rest) = without_spaces(rest).strip_prefix(b"=") else { continue };
+        let rest = without_spaces(rest);
         let end = memchr::memchr(b';', rest).unwrap_or(rest.len());
         out.extend_from_slice(&rest[..end]);
         return true;
@@ -191,10 +197,16 @@ pub fn set_cookie_value(headers: &Headers, name: &[u8], out: &mut Vec<u8>) -> bo
     false
 }
 
+/// Without spaces at its beginning; tabs are none.
+fn without_spaces(text: &[u8]) -> &[u8] {
+    &text[text.iter().take_while(|c| **c == b' ').count()..]
+}
+
 /// The upstream's address and URI for the log.
 pub(crate) fn show_url(req: &Request, schema: &str, peer: &str, uri: &[u8]) {
     let mut url = req.upstream_url.borrow_mut();
     url.clear();
+    url.reserve(schema.len() + peer.len() + 1 + uri.len());
     url.push_str(schema);
     url.push_str(peer);
     if peer.starts_with("unix:") {

@@ -65,15 +65,19 @@ struct Pump {
     read: u64,
     /// Waits for the upstream since its last bytes.
     waiting: bool,
-    /// Since when the client does not take what the pipe holds.
+    /// Since when the client does not take what is held for it.
     blocked: Option<u64>,
     /// Milliseconds it did not, in all.
     blocked_for: u64,
+    /// Nothing is sent to the client any more: the body is read only to be stored.
+    unsent: bool,
+    /// The time that a stored response bears.
+    time: Option<i64>,
 }
 
 impl<P: Protocol> Exchange<P> {
-    /// Passes the body on.
-    pub(super) async fn pump(&mut self, req: &mut Request) -> Verdict {
+    /// Passes the body on. One that is stored comes with the time it bears.
+    pub(super) async fn pump(&mut self, req: &mut Request, stored: Option<Option<i64>>) -> Verdict {
         let rate = match (self.buffering, &*self.settings.limit_rate) {
             (true, Some(template)) => {
                 crate::conf::units::size(&template.eval(req)).map_or(0, |size| size as u64)
@@ -81,8 +85,15 @@ impl<P: Protocol> Exchange<P> {
             _ => 0,
         };
         let (number, size) = *self.settings.buffers;
+        let queue = match stored {
+            None => Queue::default(),
+            Some(_) => match Queue::storing(req, &self.settings.temp_path) {
+                Ok(queue) => queue,
+                Err(_) => return self.lost(req),
+            },
+        };
         let mut pump = Pump {
-            queue: Queue::default(),
+            queue,
             pipe: None,
             source: Source::Open,
             room: if self.buffering { number.saturating_mul(size) } else { 1 },
@@ -93,6 +104,8 @@ impl<P: Protocol> Exchange<P> {
             waiting: false,
             blocked: None,
             blocked_for: 0,
+            unsent: req.response.header_only,
+            time: stored.flatten(),
         };
         let first = std::mem::take(&mut self.input);
         req.action.set("reading upstream");
@@ -104,6 +117,12 @@ impl<P: Protocol> Exchange<P> {
             Source::Complete => self.send_rest(req, &mut pump.queue).await.map_err(Stop::from),
             _ => std::future::poll_fn(|cx| self.poll_pump(req, &mut pump, cx)).await,
         };
+        if done.is_err() && pump.queue.stores() && pump.source == Source::Open {
+            (pump.unsent, pump.waiting) = (true, false);
+            pump.queue.clear();
+            // Its end is no matter of the client's.
+            let _ = std::future::poll_fn(|cx| self.poll_pump(req, &mut pump, cx)).await;
+        }
         match done {
             Err(Stop::Lost) => self.lost(req),
             Err(Stop::Closed) => self.gone(req),
@@ -159,7 +178,11 @@ impl<P: Protocol> Exchange<P> {
             Ok(decoded) => {
                 piece.truncate(decoded.data.end);
                 piece.consume(decoded.data.start);
-                pump.queue.push(piece);
+                if !pump.queue.stores() {
+                    pump.queue.push(piece);
+                } else if pump.queue.store(req, piece, !pump.unsent, pump.room).is_err() {
+                    return self.end(req, pump, Source::Broken);
+                }
                 if decoded.end {
                     self.end(req, pump, Source::Complete);
                 }
@@ -171,6 +194,15 @@ impl<P: Protocol> Exchange<P> {
     /// Nothing more is read: the connection goes to others, or away.
     fn end(&mut self, req: &mut Request, pump: &mut Pump, how: Source) {
         pump.source = how;
+        let whole = |n: u64| self.head.length.is_none_or(|length| length == n);
+        if how == Source::Complete
+            && pump.queue.stores()
+            && self.head.status == 200
+            && whole(pump.queue.spilled())
+        {
+            let time = pump.time;
+            pump.queue.place(|file| self.store(req, file, time));
+        }
         if how == Source::Complete && self.protocol.keeps() && !self.head.close {
             self.keep(req);
         } else {
@@ -185,7 +217,10 @@ impl<P: Protocol> Exchange<P> {
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Stop>> {
         for _ in 0..TURN {
-            let written = self.poll_write(req, pump, cx)?;
+            let written = match pump.unsent {
+                true => Poll::Ready(()),
+                false => self.poll_write(req, pump, cx)?,
+            };
             if written.is_ready() && pump.source != Source::Open {
                 return Poll::Ready(Ok(()));
             }
@@ -205,11 +240,18 @@ impl<P: Protocol> Exchange<P> {
         cx: &mut Context<'_>,
         written: bool,
     ) -> Poll<Result<(), Stop>> {
+        if pump.unsent {
+            return Poll::Pending;
+        }
         if written {
             let held = req.held();
             let due = held > 0 && (!self.buffering || held >= *req.conf.core.postpone_output);
             if due && let Poll::Ready(Err(gone)) = req.poll_flush_out(cx) {
                 return Poll::Ready(Err(gone.into()));
+            }
+            if req.is_http1() && !req.conn.io.is_flushed() {
+                // Records that the client had no room for. Should it be gone, the next write tells.
+                let _ = req.conn.io.poll_flush(cx);
             }
         }
         if pump.source == Source::Open && self.watch.poll_gone(req, cx, true).is_ready() {
@@ -274,7 +316,7 @@ impl<P: Protocol> Exchange<P> {
         if !self.buffering {
             return pump.queue.is_empty() && req.held() == 0 && pump.pipe.as_ref().is_none_or(Pipe::is_empty);
         }
-        if pump.queue.held() < pump.room || pump.queue.len() < 2 {
+        if pump.queue.stores() || pump.queue.held() < pump.room || pump.queue.len() < 2 {
             return true;
         }
         if pump.queue.spilled() >= *self.settings.max_temp_file_size as u64 {
@@ -306,7 +348,7 @@ impl<P: Protocol> Exchange<P> {
             return Poll::Ready(());
         };
         let long = pump.read > READ as u64 && self.buffering;
-        let mut size = if long { READ_LONG.min(pump.room.max(READ)) } else { READ };
+        let mut size = if long { READ_LONG } else { READ };
         if pump.rate > 0 {
             size = size.min(usize::try_from(allowed(pump)).unwrap_or(size)).max(1);
         }
@@ -342,7 +384,11 @@ impl<P: Protocol> Exchange<P> {
     fn poll_splice(&mut self, req: &mut Request, pump: &mut Pump, cx: &mut Context<'_>) -> Option<Poll<()>> {
         let plain = self.protocol.plain().filter(|plain| *plain > 0)?;
         let used = pump.pipe.as_ref();
-        if !pump.queue.is_empty() || used.is_some_and(|p| !p.is_empty()) || pump.rate > 0 {
+        if pump.queue.stores()
+            || !pump.queue.is_empty()
+            || used.is_some_and(|p| !p.is_empty())
+            || pump.rate > 0
+        {
             return None;
         }
         if used.is_none() && plain < SPLICE {
@@ -389,10 +435,10 @@ impl<P: Protocol> Exchange<P> {
 }
 
 impl Pump {
-    /// Whether to read while the pipe is full: a slow client shall not hold the upstream for long, but for one that
-    /// is only busy at times, what comes is best left in the sockets.
+    /// Whether to read while the pipe, or the room in memory, is full: a slow client shall not hold the upstream for
+    /// long, but for one that is only busy at times, what comes is best left in the sockets.
     fn poll_patience(&mut self, cx: &mut Context<'_>) -> bool {
-        let full = self.pipe.as_ref().is_some_and(|pipe| !pipe.is_empty());
+        let full = self.pipe.as_ref().is_some_and(|pipe| !pipe.is_empty()) || self.queue.held() >= self.room;
         if !full {
             if let Some(since) = self.blocked.take() {
                 self.blocked_for += clock::now().saturating_sub(since);

@@ -16,17 +16,17 @@ use crate::log::Level;
 impl<P: Protocol> Exchange<P> {
     /// Answers the client with the response whose head was read.
     pub(super) async fn respond(&mut self, req: &mut Request) -> Verdict {
-        self.pick_first_byte(req);
         let status = self.head.status;
+        let asked = |family| req.http.variables.has_family(family);
+        if asked("upstream_http_") || asked("upstream_cookie_") {
+            self.head.copy_to(self.input.bytes(), &mut req.upstream_headers);
+        }
         if status >= 300 && self.intercepts(req, status) {
             self.protocol.begin_body(&self.head);
             self.finish_unread(req);
             return Verdict::Status(status);
         }
-        let asked = |family| req.http.variables.has_family(family);
-        if asked("upstream_http_") || asked("upstream_cookie_") {
-            self.head.copy_to(self.input.bytes(), &mut req.upstream_headers);
-        }
+        self.header_is_there(req);
         self.accelerate(req);
         self.protocol.begin_body(&self.head);
         if let Some(target) = self.redirect(req) {
@@ -34,7 +34,7 @@ impl<P: Protocol> Exchange<P> {
             return redirect_inside(req, &target);
         }
         self.copy_fields(req);
-        self.sticky_cookie(req);
+        let stored = self.stores().then(|| self.store_time());
         let upgrade = status == 101 && req.header(UPGRADE).is_some() && req.version < Version::Http2;
         let size = self.head.size;
         self.input.consume(size);
@@ -52,7 +52,7 @@ impl<P: Protocol> Exchange<P> {
         if upgrade {
             return Box::pin(self.tunnel(req)).await;
         }
-        if req.response.header_only {
+        if req.response.header_only && stored.is_none() {
             self.finish_unread(req);
             return match req.finish().await {
                 Ok(()) => Verdict::Done,
@@ -62,10 +62,11 @@ impl<P: Protocol> Exchange<P> {
         if !self.buffering && *req.conf.core.tcp_nodelay {
             req.conn.set_nodelay();
         }
-        self.pump(req).await
+        self.pump(req, stored).await
     }
 
-    fn pick_first_byte(&mut self, req: &Request) {
+    fn header_is_there(&mut self, req: &Request) {
+        self.learn(req, true);
         if let Some(state) = req.upstream_states.last() {
             self.pick.first_byte(state, crate::net::clock::now());
         }
@@ -216,14 +217,6 @@ impl<P: Protocol> Exchange<P> {
                 None => req.response.headers.push_hashed(name, field.hash, value),
             },
             _ => req.response.headers.push_hashed(name, field.hash, value),
-        }
-    }
-
-    /// `sticky cookie`: the client is told which peer it belongs to.
-    fn sticky_cookie(&self, req: &mut Request) {
-        let source = crate::upstream::Source { context: &*req, client: None };
-        if let Some(cookie) = self.pick.cookie(&source, crate::net::clock::wall().sec) {
-            req.response.headers.add(SET_COOKIE, &cookie);
         }
     }
 }

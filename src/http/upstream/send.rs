@@ -26,6 +26,8 @@ const LONG_PIECE: usize = 1 << 20;
 /// Pieces sent before others get their turn.
 const TURN: usize = 32;
 
+const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+
 /// How far a request was sent.
 #[derive(Default)]
 pub struct Sending {
@@ -190,19 +192,9 @@ impl Sending {
         if !self.body {
             return Ok(Source::End);
         }
-        while let Some(part) = req.body.memory.get(self.part) {
-            self.part += 1;
-            if !part.is_empty() {
-                return Ok(Source::Piece(self.framed(part.clone())));
-            }
-        }
-        if self.streamed && !req.body.complete {
-            match req.poll_body_piece(cx) {
-                Poll::Pending => return Ok(Source::Wait),
-                Poll::Ready(Ok(Some(piece))) => return Ok(Source::Piece(self.framed(piece))),
-                Poll::Ready(Ok(None)) => {}
-                Poll::Ready(Err(verdict)) => return Err(Fail::Body(verdict)),
-            }
+        let next = if self.chunks { self.chunk(req, cx)? } else { self.piece(req, cx)? };
+        if !matches!(next, Source::End) {
+            return Ok(next);
         }
         if let Some(file) = &req.body.file {
             if self.buffer.capacity() == 0 {
@@ -223,21 +215,56 @@ impl Sending {
             }
         }
         if self.chunks && !std::mem::replace(&mut self.last_chunk, true) {
-            return Ok(Source::Piece(Bytes::from_static(b"0\r\n\r\n")));
+            return Ok(Source::Piece(Bytes::from_static(LAST_CHUNK)));
         }
         self.buffer.release();
         Ok(Source::End)
     }
 
-    fn framed(&self, piece: Bytes) -> Bytes {
-        if !self.chunks {
-            return piece;
+    /// The next piece of what is in memory, or comes from the client.
+    fn piece(&mut self, req: &mut Request, cx: &mut Context<'_>) -> Result<Source, Fail> {
+        while let Some(part) = req.body.memory.get(self.part) {
+            self.part += 1;
+            if !part.is_empty() {
+                return Ok(Source::Piece(part.clone()));
+            }
         }
-        let mut framed = Vec::with_capacity(piece.len() + 20);
-        framed.extend_from_slice(format!("{:x}\r\n", piece.len()).as_bytes());
-        framed.extend_from_slice(&piece);
+        if !self.streamed || req.body.complete {
+            return Ok(Source::End);
+        }
+        match req.poll_body_piece(cx) {
+            Poll::Pending => Ok(Source::Wait),
+            Poll::Ready(Ok(Some(piece))) => Ok(Source::Piece(piece)),
+            Poll::Ready(Ok(None)) => Ok(Source::End),
+            Poll::Ready(Err(verdict)) => Err(Fail::Body(verdict)),
+        }
+    }
+
+    /// All of that which is there, up to a limit, as one chunk; the last chunk with it, where that is all.
+    fn chunk(&mut self, req: &mut Request, cx: &mut Context<'_>) -> Result<Source, Fail> {
+        let (mut pieces, mut size, mut last) = (Vec::new(), 0, false);
+        while size < PIECE {
+            match self.piece(req, cx)? {
+                Source::Piece(piece) => {
+                    size += piece.len();
+                    pieces.push(piece);
+                }
+                source if pieces.is_empty() => return Ok(source),
+                source => {
+                    last = matches!(source, Source::End) && req.body.file.is_none();
+                    break;
+                }
+            }
+        }
+        let mut framed = Vec::with_capacity(size + 20);
+        framed.extend_from_slice(format!("{size:x}\r\n").as_bytes());
+        pieces.iter().for_each(|piece| framed.extend_from_slice(piece));
         framed.extend_from_slice(b"\r\n");
-        framed.into()
+        if last {
+            framed.extend_from_slice(LAST_CHUNK);
+            self.last_chunk = true;
+        }
+        Ok(Source::Piece(framed.into()))
     }
 }
 

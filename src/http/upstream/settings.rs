@@ -110,6 +110,15 @@ pub struct Local {
     pub transparent: bool,
 }
 
+/// `*_store`: where whole responses are kept.
+#[derive(Clone, Debug)]
+pub enum Store {
+    /// Where a static file of the URI would be.
+    Uri,
+    /// At a path.
+    Path(Template),
+}
+
 settings! {
     /// One location's settings of the exchange.
     pub struct Settings {
@@ -143,6 +152,9 @@ settings! {
         /// For its check only: pieces are written as they come.
         temp_file_write_size: usize = 0,
         temp_path: PathBuf = PathBuf::new(),
+        store: Option<Arc<Store>> = None,
+        /// Mode bits.
+        store_access: u32 = 0o600,
         limit_rate: Option<Template> = None,
         pass_request_headers: bool = true,
         pass_request_body: bool = true,
@@ -221,6 +233,22 @@ impl Settings {
             ));
         }
         Ok(())
+    }
+
+    /// `*_store on | off | PATH`
+    pub fn set_store(
+        cf: &mut Build,
+        d: &Directive<'_>,
+        name: &'static str,
+        to: fn(&mut Build) -> &mut Settings,
+    ) -> Outcome {
+        let on = crate::http::checked::store(cf, d, name)?;
+        let store = match d.arg(1) {
+            b"on" if on => Some(Arc::new(Store::Uri)),
+            path if on => Some(Arc::new(Store::Path(cf.http.template(path)?))),
+            _ => None,
+        };
+        to(cf).store.set(store)
     }
 
     /// `*_bind ADDRESS [transparent]`, `*_bind off`

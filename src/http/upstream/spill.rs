@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::http::body::TempFile;
 use crate::http::body_reader::create_temp;
@@ -28,6 +28,8 @@ pub struct Queue {
     file: Option<TempFile>,
     /// End of what the file holds.
     end: u64,
+    /// All bytes go to the file, which is kept.
+    stores: bool,
 }
 
 /// The temporary file could not be made or written; it was logged.
@@ -53,6 +55,59 @@ impl Queue {
     /// Bytes written to the file.
     pub fn spilled(&self) -> u64 {
         self.end
+    }
+
+    /// One that writes all bytes to a file with a name, in `folder`.
+    pub fn storing(req: &Request, folder: &Path) -> Result<Queue, SpillFailed> {
+        Ok(Queue { file: Some(create(req, folder, true)?), stores: true, ..Queue::default() })
+    }
+
+    /// Whether all bytes go to a file that is kept.
+    pub fn stores(&self) -> bool {
+        self.stores
+    }
+
+    /// The file that is kept, complete: what `place` makes of it. What waits is still read from it.
+    pub fn place(&mut self, place: impl FnOnce(TempFile) -> TempFile) {
+        self.file = self.file.take().map(place);
+    }
+
+    /// Forgets what waits.
+    pub fn clear(&mut self) {
+        self.pieces.clear();
+        self.held = 0;
+    }
+
+    /// Appends bytes to the file, and to what waits for the client if `wanted`: in memory where there is `room`.
+    pub fn store(
+        &mut self,
+        req: &Request,
+        buffer: Buffer,
+        wanted: bool,
+        room: usize,
+    ) -> Result<(), SpillFailed> {
+        let (offset, len) = (self.end, buffer.len() as u64);
+        self.write(req, buffer.bytes())?;
+        if !wanted {
+            return Ok(());
+        }
+        if self.held < room {
+            self.push(buffer);
+        } else if len > 0 {
+            self.pieces.push_back(Piece::File { offset, len });
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, req: &Request, bytes: &[u8]) -> Result<(), SpillFailed> {
+        let Some(temp) = &self.file else { return Err(SpillFailed) };
+        if let Err(e) = temp.file.write_all_at(bytes, self.end) {
+            let path = temp.path.display();
+            req.log(Level::Crit, Some(&e), format_args!("pwrite() \"{path}\" failed"));
+            return Err(SpillFailed);
+        }
+        self.end += bytes.len() as u64;
+        Ok(())
     }
 
     /// Appends bytes.
@@ -110,19 +165,17 @@ impl Queue {
             return Ok(());
         }
         if self.file.is_none() {
-            self.file = Some(open(req, folder)?);
+            let file = create(req, folder, false)?;
+            let path = file.path.display();
+            let text = format_args!("an upstream response is buffered to a temporary file {path}");
+            req.log(Level::Warn, None, text);
+            self.file = Some(file);
         }
-        let Some(temp) = &self.file else { return Err(SpillFailed) };
         let start = self.end;
         let tail: Vec<Piece> = self.pieces.drain(from..).collect();
         for piece in tail {
             let Piece::Memory(buffer) = piece else { continue };
-            if let Err(e) = temp.file.write_all_at(buffer.bytes(), self.end) {
-                let path = temp.path.display();
-                req.log(Level::Crit, Some(&e), format_args!("pwrite() \"{path}\" failed"));
-                return Err(SpillFailed);
-            }
-            self.end += buffer.len() as u64;
+            self.write(req, buffer.bytes())?;
             self.held -= buffer.len();
         }
         match self.pieces.back_mut() {
@@ -133,21 +186,9 @@ impl Queue {
     }
 }
 
-fn open(req: &Request, folder: &Path) -> Result<TempFile, SpillFailed> {
-    match create_temp(folder, false) {
-        Ok(file) => {
-            let path = file.path.display();
-            req.log(
-                Level::Warn,
-                None,
-                format_args!("an upstream response is buffered to a temporary file {path}"),
-            );
-            Ok(file)
-        }
-        Err((path, e)) => {
-            let path: PathBuf = path;
-            req.log(Level::Crit, Some(&e), format_args!("open() \"{}\" failed", path.display()));
-            Err(SpillFailed)
-        }
-    }
+fn create(req: &Request, folder: &Path, named: bool) -> Result<TempFile, SpillFailed> {
+    create_temp(folder, named).map_err(|(path, e)| {
+        req.log(Level::Crit, Some(&e), format_args!("open() \"{}\" failed", path.display()));
+        SpillFailed
+    })
 }

@@ -1,10 +1,9 @@
 //! `ngx_stream_access`: `allow` and `deny` by client address.
 
 use crate::conf::build::Commands;
-use crate::conf::{Build, Conf, Fault, Outcome};
+use crate::conf::{Build, Conf, Outcome, set};
 use crate::log::Level;
-use crate::net::Address;
-use crate::net::cidr::Cidr;
+use crate::net::access::{Rule, denies};
 use crate::settings;
 use crate::stream::conf;
 use crate::stream::module::{FORBIDDEN, Handlers, Module, Verdict};
@@ -13,13 +12,6 @@ use crate::syntax::Directive;
 
 /// The module.
 pub struct Access;
-
-/// One `allow` or `deny`; none is `all`.
-#[derive(Clone, Copy, Debug)]
-pub struct Rule {
-    whom: Option<Cidr>,
-    deny: bool,
-}
 
 settings! {
     /// Rules in order; the first that fits decides.
@@ -49,36 +41,18 @@ impl Module for Access {
 }
 
 fn rule(cf: &mut Build, d: &Directive<'_>) -> Outcome {
-    let word = d.arg(1);
-    let whom = match word {
-        b"all" => None,
-        b"unix:" => Some(Cidr::Unix),
-        _ => {
-            let parsed = Cidr::parse(word).ok_or_else(|| Fault::invalid_parameter(word))?;
-            if parsed.low_bits {
-                let shown = String::from_utf8_lossy(word);
-                cf.warn(d.at(), format!("low address bits of {shown} are meaningless"));
-            }
-            Some(parsed.cidr)
-        }
-    };
-    let deny = d.name() == b"deny";
-    cf.stream.srv().access().rules.edit().push(Rule { whom, deny });
+    let rule = set::access_rule(cf, d)?;
+    cf.stream.srv().access().rules.edit().push(rule);
     Ok(())
 }
 
 fn handler(s: &mut Session) -> Verdict {
-    let rules = &s.server.srv.access.rules;
-    match rules.iter().find(|rule| fits(rule.whom.as_ref(), &s.client)) {
+    match denies(&s.server.srv.access.rules, &s.client) {
         None => Verdict::Next,
-        Some(rule) if !rule.deny => Verdict::Done,
-        Some(_) => {
+        Some(false) => Verdict::Done,
+        Some(true) => {
             s.error(Level::Error, format_args!("access forbidden by rule"));
             Verdict::End(FORBIDDEN)
         }
     }
-}
-
-fn fits(whom: Option<&Cidr>, client: &Address) -> bool {
-    whom.is_none_or(|cidr| cidr.contains(client))
 }

@@ -1,52 +1,31 @@
 //! `ngx_stream_limit_conn`: how many connections a key may have.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use crate::conf::build::Commands;
-use crate::conf::{Build, Conf, Fault, Outcome, set, units};
+use crate::conf::{Build, Conf, Outcome, set};
 use crate::log::Level;
 use crate::settings;
 use crate::stream::conf;
 use crate::stream::module::{Handlers, Module, UNAVAILABLE, Verdict};
 use crate::stream::session::Session;
 use crate::syntax::Directive;
-pub use crate::value::conn_zone::Place;
-use crate::value::conn_zone::{ConnZone, Refused};
-use crate::value::{Builtin, Template};
-
-/// Smallest zone: eight pages.
-const MIN_ZONE: usize = 8 * 4096;
-/// Longest key.
-const MAX_KEY: usize = 255;
+use crate::value::Builtin;
+use crate::value::limit_conn::{ConnZone, ConnZones, Refused, limit_directive, zone_directive};
 
 /// The module.
 pub struct LimitConn;
 
-/// A zone, from its first mention on.
-#[derive(Debug)]
-pub struct Zone {
-    name: Box<[u8]>,
-    defined: OnceLock<Defined>,
-}
-
-#[derive(Debug)]
-struct Defined {
-    key: Template,
-    key_text: Box<[u8]>,
-    counts: Arc<ConnZone>,
-}
-
-settings! {
-    /// All zones.
-    pub struct Main {
-        zones: Vec<Arc<Zone>> = Vec::new(),
-    }
+/// The zones by name.
+#[derive(Clone, Debug, Default)]
+pub struct Main {
+    zones: ConnZones,
 }
 
 settings! {
     /// Limits of a server.
     pub struct Srv {
-        limits: Vec<(Arc<Zone>, u32)> = Vec::new(),
+        limits: Vec<(Arc<ConnZone>, u32)> = Vec::new(),
         log_level: Level = Level::Error,
         dry_run: bool = false,
     }
@@ -71,7 +50,9 @@ impl Module for LimitConn {
     const COMMANDS: Commands = Commands {
         module: "ngx_stream_limit_conn",
         setters: &[
-            ("limit_conn_zone", zone),
+            ("limit_conn_zone", |cf, d| {
+                zone_directive(cf, d, |cf| &mut cf.stream.vars, |cf| &mut cf.stream.main().limit_conn().zones)
+            }),
             ("limit_conn", limit),
             ("limit_conn_log_level", |cf, d| {
                 let words = [
@@ -91,16 +72,6 @@ impl Module for LimitConn {
         !status.is_empty()
     })];
 
-    fn init(cf: &mut Build) -> Outcome {
-        match cf.stream.main().limit_conn().zones.iter().find(|zone| zone.defined.get().is_none()) {
-            Some(zone) => {
-                let name = String::from_utf8_lossy(&zone.name);
-                Err(Fault::whole(format!("zero size shared memory zone \"{name}\"")))
-            }
-            None => Ok(()),
-        }
-    }
-
     fn handlers(srv: &conf::Srv, to: &mut Handlers) {
         if !srv.limit_conn.limits.is_empty() {
             to.preaccess.push(handler);
@@ -108,85 +79,38 @@ impl Module for LimitConn {
     }
 }
 
-fn named(cf: &mut Build, name: &[u8]) -> Arc<Zone> {
-    let zones = cf.stream.main().limit_conn().zones.edit();
-    if let Some(zone) = zones.iter().find(|zone| *zone.name == *name) {
-        return zone.clone();
-    }
-    let zone = Arc::new(Zone { name: name.into(), defined: OnceLock::new() });
-    zones.push(zone.clone());
-    zone
-}
-
-fn zone(cf: &mut Build, d: &Directive<'_>) -> Outcome {
-    let key = cf.stream.template(d.arg(1))?;
-    let word = d.arg(2);
-    let shown = |text: &[u8]| String::from_utf8_lossy(text).into_owned();
-    let Some(value) = word.strip_prefix(b"zone=") else { return Err(Fault::invalid_parameter(word)) };
-    let invalid = || Fault::here(format!("invalid zone size \"{}\"", shown(word)));
-    let colon = memchr::memchr(b':', value).ok_or_else(invalid)?;
-    let (name, size) = (&value[..colon], units::size(&value[colon + 1..]).ok_or_else(invalid)?);
-    if size < MIN_ZONE {
-        return Err(Fault::here(format!("zone \"{}\" is too small", shown(word))));
-    }
-    if name.is_empty() {
-        return Err(Fault::here("\"limit_conn_zone\" must have \"zone\" parameter"));
-    }
-    let zone = named(cf, name);
-    if let Some(before) = zone.defined.get() {
-        let (name, key) = (shown(name), shown(&before.key_text));
-        return Err(Fault::here(format!("limit_conn_zone \"{name}\" is already bound to key \"{key}\"")));
-    }
-    let counts = Arc::new(ConnZone::new(size));
-    // Just seen not to be there.
-    let _ = zone.defined.set(Defined { key, key_text: d.arg(1).into(), counts });
-    Ok(())
-}
-
 fn limit(cf: &mut Build, d: &Directive<'_>) -> Outcome {
-    let zone = named(cf, d.arg(1));
-    let limits = cf.stream.srv().limit_conn().limits.edit();
-    if limits.iter().any(|(other, _)| Arc::ptr_eq(other, &zone)) {
-        return Err(Fault::directive("is duplicate"));
-    }
-    let number = units::number(d.arg(2)).filter(|n| *n > 0).ok_or_else(|| {
-        let shown = String::from_utf8_lossy(d.arg(2));
-        Fault::here(format!("invalid number of connections \"{shown}\""))
-    })?;
-    if number > 65535 {
-        return Err(Fault::here("connection limit must be less 65536"));
-    }
-    limits.push((zone, number as u32));
+    let known = cf.stream.srv().limit_conn().limits.clone();
+    let limit = limit_directive(cf, d, |cf| &mut cf.stream.main().limit_conn().zones, &known)?;
+    cf.stream.srv().limit_conn().limits.edit().push(limit);
     Ok(())
 }
 
 fn handler(s: &mut Session) -> Verdict {
     let server = s.server;
-    let conf = &server.srv.limit_conn;
-    for (zone, max) in &**conf.limits {
-        let Some(defined) = zone.defined.get() else { continue };
-        let key = defined.key.eval(s);
-        if key.is_empty() {
-            continue;
-        }
-        if key.len() > MAX_KEY {
-            let (text, key) = (crate::log::bytes(&defined.key_text), crate::log::bytes(&key));
-            s.error(
-                Level::Error,
-                format_args!("the value of the \"{text}\" key is more than 255 bytes: \"{key}\""),
-            );
-            continue;
-        }
+    for (zone, limit) in &**server.srv.limit_conn.limits {
+        let key = match zone.key(s) {
+            Ok(Some(key)) => key,
+            Ok(None) => continue,
+            Err(long) => {
+                let (text, value) = (crate::log::bytes(long.key), crate::log::bytes(&long.value));
+                s.error(
+                    Level::Error,
+                    format_args!("the value of the \"{text}\" key is more than 255 bytes: \"{value}\""),
+                );
+                continue;
+            }
+        };
         s.limit_conn_status = Some("PASSED");
-        match defined.counts.enter(&key, *max) {
-            Ok(place) => s.limits.push(place),
+        match zone.hold(key, *limit) {
+            Ok(held) => s.limits.push(held),
             Err(refused) => return refuse(s, refused, zone),
         }
     }
     Verdict::Next
 }
 
-fn refuse(s: &mut Session, refused: Refused, zone: &Zone) -> Verdict {
+fn refuse(s: &mut Session, refused: Refused, zone: &ConnZone) -> Verdict {
     let server = s.server;
     let conf = &server.srv.limit_conn;
     if refused == Refused::Limit {

@@ -26,7 +26,7 @@ use std::sync::Arc;
 use super::module::{Handlers, Module};
 use super::session::Session;
 use crate::conf::build::Commands;
-use crate::conf::{Build, Conf, Outcome};
+use crate::conf::{Build, Conf};
 use crate::value::{Builtin, Prefix};
 
 crate::stream_modules! {

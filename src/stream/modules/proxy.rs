@@ -377,7 +377,7 @@ async fn attempt(
             return Err(Failed::Next);
         }
     };
-    let io = match &*s.server.srv.proxy_ssl.connector {
+    let io = match s.server.srv.proxy_ssl.connector() {
         Some(connector) => {
             proxy_header::send_at_once(s, &socket)?;
             proxy_ssl::handshake(s, connector, socket, host).await?

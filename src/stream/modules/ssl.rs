@@ -10,15 +10,19 @@ use crate::conf::listen::Port;
 use crate::conf::tls_settings as common;
 use crate::conf::{Build, Conf, Fault, Outcome, set, units};
 use crate::log::Level;
-use crate::net::{Deadline, Io};
+use crate::net::{Deadline, Io, Socket};
 use crate::settings;
 use crate::stream::module::{Handlers, INTERNAL_ERROR, Module, Verdict, Wait};
 use crate::stream::pump::tls_level;
 use crate::stream::session::Session;
 use crate::stream::{Server, conf};
 use crate::syntax::Directive;
-use crate::tls::{self, CertificatePair, Choice, Peer, ServerTls, SessionCache, TicketKeys, VerifyMode};
+use crate::tls::{
+    self, Asking, CertificateCache, CertificatePair, Choice, Peer, ServerTls, SessionCache, TicketKeys,
+    VerifyMode,
+};
 use crate::value::Builtin;
+use crate::value::certificates::{Certificates, Store};
 
 /// Smallest shared cache: eight pages.
 const MIN_CACHE: usize = 8 * 4096;
@@ -53,7 +57,7 @@ settings! {
         handshake_timeout: u64 = 60_000,
         certificates: Vec<Bytes> = Vec::new(),
         certificate_keys: Vec<Bytes> = Vec::new(),
-        certificate_cache: () = (),
+        certificate_cache: Option<Arc<CertificateCache>> = None,
         certificate_compression: bool = false,
         passwords: Vec<Vec<u8>> = Vec::new(),
         dhparam: Bytes = Bytes::new(),
@@ -90,6 +94,8 @@ settings! {
         ech_files: Vec<Bytes> = Vec::new(),
         /// What all this comes to, where there is a certificate.
         server: Option<Arc<tls::Server>> = None,
+        /// What is shown, where it is known with every handshake only.
+        varying: Option<Arc<Certificates>> = None,
     }
 }
 
@@ -113,6 +119,14 @@ impl Conf for Srv {
         } else if !*self.reject_handshake {
             return Ok(());
         }
+        let store = |cf: &Build| Store {
+            cache: (*self.certificate_cache).clone(),
+            passwords: self.passwords.to_vec(),
+            prefix: cf.conf_prefix.clone(),
+        };
+        let (names, keys) = (&self.certificates, &self.certificate_keys);
+        let varying = common::varying(cf, names, keys, store, |cf, text| cf.stream.template(text))?;
+        self.varying.put(varying);
         let server = self.server(cf)?;
         let here = cf.here.clone();
         server.warnings.iter().for_each(|warning| cf.warn(&here, warning));
@@ -145,10 +159,7 @@ impl Srv {
             // rustls has no such key exchange; what nginx would refuse is refused.
             tls::keys::dhparam(&path).map_err(Fault::whole)?;
         }
-        for (certificate, key) in self.certificates.iter().zip(&**self.certificate_keys) {
-            common::constant("ssl_certificate", certificate)?;
-            common::constant("ssl_certificate_key", key)?;
-        }
+        let varying = self.varying.is_some();
         let pairs = self.certificates.iter().zip(&**self.certificate_keys);
         let (mut protocols, mut tickets) = (*self.protocols, *self.session_tickets);
         let mut settings = ServerTls {
@@ -157,10 +168,17 @@ impl Srv {
             curves: String::from_utf8_lossy(&self.ecdh_curve).into_owned(),
             prefer_server_ciphers: *self.prefer_server_ciphers,
             certificates: pairs
+                .filter(|_| !varying)
                 .map(|(certificate, key)| CertificatePair {
                     certificate: common::whole_path(cf, certificate),
                     key: common::whole_path(cf, key),
                 })
+                .collect(),
+            varying: self
+                .certificates
+                .iter()
+                .filter(|_| varying)
+                .map(|name| String::from_utf8_lossy(name).into_owned())
                 .collect(),
             passwords: self.passwords.to_vec(),
             stapling_file: self.stapling.then(|| common::some_path(cf, &self.stapling_file)).flatten(),
@@ -185,7 +203,7 @@ impl Srv {
             prefer_server_ciphers: &mut settings.prefer_server_ciphers,
             session_tickets: &mut tickets,
         };
-        common::command(cf, &self.conf_commands, commanded)?;
+        settings.certificates.extend(common::command(cf, &self.conf_commands, commanded)?);
         settings.protocols = common::protocols(protocols);
         if tickets {
             settings.tickets = Some(self.ticket_keys(cf)?);
@@ -225,7 +243,7 @@ impl Srv {
         if let Some(keys) = &*cf.stream.main().ssl().tickets {
             return Ok(keys.clone());
         }
-        let keys = TicketKeys::random(Duration::from_secs(*self.session_timeout)).map_err(Fault::whole)?;
+        let keys = TicketKeys::lasting(*self.session_timeout).map_err(Fault::whole)?;
         cf.stream.main().ssl().tickets.put(Some(keys.clone()));
         Ok(keys)
     }
@@ -262,14 +280,10 @@ impl Module for Ssl {
             ("ssl_certificate", list!(certificates)),
             ("ssl_certificate_key", list!(certificate_keys)),
             ("ssl_certificate_cache", |cf, d| {
-                cf.stream.srv().ssl().certificate_cache.once()?;
-                common::certificate_cache(d)?;
-                cf.stream.srv().ssl().certificate_cache.set(())
+                common::set_certificate_cache(cf, d, |cf| &mut cf.stream.srv().ssl().certificate_cache)
             }),
             ("ssl_password_file", |cf, d| {
-                cf.stream.srv().ssl().passwords.once()?;
-                let passwords = common::passwords(cf, d)?;
-                cf.stream.srv().ssl().passwords.set(passwords)
+                common::set_passwords(cf, d, |cf| &mut cf.stream.srv().ssl().passwords)
             }),
             ("ssl_certificate_compression", flag!(certificate_compression)),
             ("ssl_dhparam", text!(dhparam)),
@@ -297,9 +311,7 @@ impl Module for Ssl {
             ("ssl_session_timeout", |cf, d| set::sec(&mut cf.stream.srv().ssl().session_timeout, d)),
             ("ssl_crl", text!(crl)),
             ("ssl_conf_command", |cf, d| {
-                let command = (Bytes::copy_from_slice(d.arg(1)), Bytes::copy_from_slice(d.arg(2)));
-                cf.stream.srv().ssl().conf_commands.edit().push(command);
-                Ok(())
+                common::add_command(cf, d, |cf| &mut cf.stream.srv().ssl().conf_commands)
             }),
             ("ssl_reject_handshake", flag!(reject_handshake)),
             ("ssl_alpn", alpn),
@@ -419,18 +431,11 @@ fn handler(s: &mut Session) -> Wait<'_, Verdict> {
         s.action.set(Some("SSL handshaking"));
         let deadline = Deadline::never();
         deadline.set(*s.server.srv.ssl.handshake_timeout);
-        let choose = |name: Option<&str>| {
-            if let Some(name) = name {
+        let choose = |asking: &Asking<'_, Socket>| {
+            if let Some(name) = asking.name() {
                 s.choose_server(name.as_bytes());
             }
-            let conf = &s.server.srv.ssl;
-            // A server without certificates shows those of the address's default server.
-            let default =
-                s.stream.servers.get(s.addr.default).and_then(|server| server.srv.ssl.server.as_ref());
-            match conf.server.as_ref().or(default) {
-                Some(server) if !*conf.reject_handshake => Choice::Serve(server.clone()),
-                _ => Choice::Reject,
-            }
+            choice(s, asking)
         };
         let shaken = deadline.limit(tls::accept(socket, choose)).await;
         match shaken {
@@ -446,6 +451,32 @@ fn handler(s: &mut Session) -> Wait<'_, Verdict> {
             None => Verdict::End(INTERNAL_ERROR),
         }
     })
+}
+
+/// What the session's server shows, or the address's default server where it has no certificates.
+fn choice(s: &mut Session, asking: &Asking<'_, Socket>) -> Choice {
+    let own = &s.server.srv.ssl;
+    let default = s.stream.servers.get(s.addr.default).map(|server| &server.srv.ssl);
+    let shown = match own.server.is_some() {
+        true => Some(own),
+        false => default,
+    };
+    let Some((shown, server)) = shown.and_then(|shown| Some((shown, shown.server.as_ref()?))) else {
+        return Choice::Reject;
+    };
+    if *own.reject_handshake {
+        return Choice::Reject;
+    }
+    let Some(certificates) = &*shown.varying else { return Choice::Serve(server.clone()) };
+    s.tls = Some(Arc::new(asking.info(server)));
+    s.find_local(asking.io());
+    match certificates.load(s) {
+        Ok(keys) => Choice::Serve(server.showing(keys)),
+        Err(error) => {
+            s.error(Level::Error, format_args!("{error}"));
+            Choice::NoCertificate
+        }
+    }
 }
 
 /// What `ssl_verify_client` demands.

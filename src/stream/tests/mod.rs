@@ -408,6 +408,35 @@ fn tls_on_both_sides() {
 }
 
 #[test]
+fn certificates_are_named_by_sessions() {
+    let certs = format!("{}/fixtures/tls", env!("CARGO_MANIFEST_DIR"));
+    run(async {
+        let to = echo("hi ").await;
+        let running = Running::start(&format!(
+            "map $ssl_server_name $pair {{ one.test ecdsa; two.test nosuch; }}
+             map $server_port $own {{ default client; }}
+             log_format t '$ssl_server_name $status $ssl_client_s_dn'; access_log access.log t;
+             server {{ listen LISTEN0 ssl; ssl_certificate {certs}/$pair.crt; ssl_certificate_key {certs}/$pair.key;
+                       ssl_verify_client optional_no_ca; proxy_pass {to}; }}
+             server {{ proxy_ssl on; proxy_ssl_server_name on; proxy_pass LISTEN0; listen LISTEN1;
+                       proxy_ssl_name one.test;
+                       proxy_ssl_certificate {certs}/$own.crt; proxy_ssl_certificate_key {certs}/$own.key; }}
+             server {{ proxy_ssl on; proxy_ssl_server_name on; proxy_pass LISTEN0; listen LISTEN2;
+                       proxy_ssl_name two.test; }}"
+        ));
+        let mut client = running.connect(1).await;
+        expect(&mut client, "hi ").await;
+        drop(client);
+        running.line("access.log", "one.test 200 emailAddress=").await;
+        let mut client = running.connect(2).await;
+        assert_eq!(rest(&mut client).await, "");
+        running.line("error.log", "nosuch.crt\": BIO_new_file() failed (SSL: error:80000002").await;
+        running.line("error.log", "error:0A000179:SSL routines::cert cb error) while SSL handshaking").await;
+        running.line("access.log", "two.test 500").await;
+    });
+}
+
+#[test]
 fn refusals_have_nginx_words() {
     let server = |body: &str| refusal(&format!("server {{ listen 127.0.0.1:9; {body} }}"));
     assert_eq!(refusal("server { return x; }"), "no \"listen\" is defined for server in nginx.conf:3");

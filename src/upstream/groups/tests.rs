@@ -11,6 +11,7 @@ fn read(text: &str) -> Result<Build, String> {
     let mut cf = testing::build_conf();
     let tree = syntax::parse_text(b"f", text.as_bytes(), &syntax::LoadOptions::default());
     let read = cf.items(tree.items(), Context::HTTP).and_then(|()| cf.http.upstreams.finish(&time()));
+    let read = read.and_then(|()| cf.zones.check());
     read.map(|()| cf).map_err(|fault| fault.text(b"", ""))
 }
 
@@ -87,6 +88,37 @@ const FAULTS: &[(&str, &str)] = &[
     (
         "upstream u { sticky cookie a samesite=x; }",
         "\"sticky\" directive invalid \"samesite\" parameter value in f:1",
+    ),
+    ("upstream u { sticky route $; }", "invalid variable name \"$\" in f:1"),
+    (
+        "upstream u { sticky learn create=$a; }",
+        "\"sticky\" directive \"lookup\" parameter is not specified in f:1",
+    ),
+    (
+        "upstream u { sticky learn lookup=$a; }",
+        "\"sticky\" directive \"create\" parameter is not specified in f:1",
+    ),
+    (
+        "upstream u { sticky learn lookup=$a create=$b; }",
+        "\"sticky\" directive \"zone\" parameter is not specified in f:1",
+    ),
+    (
+        "upstream u { sticky learn lookup=a; }",
+        "\"sticky\" directive missing variable in the \"lookup\" parameter in f:1",
+    ),
+    ("upstream u { sticky learn zone=a; }", "\"sticky\" directive zone size is not specified in f:1"),
+    ("upstream u { sticky learn zone=:1m; }", "\"sticky\" directive zone name is not specified in f:1"),
+    ("upstream u { sticky learn zone=a:x; }", "\"sticky\" directive invalid zone size in f:1"),
+    ("upstream u { sticky learn zone=a:1k; }", "\"sticky\" directive zone is too small in f:1"),
+    ("upstream u { sticky learn timeout=0; }", "\"sticky\" directive invalid timeout in f:1"),
+    (
+        "upstream u { server 127.0.0.1; sticky learn zone=a:1m lookup=$a create=$b; }
+         upstream v { sticky learn zone=a:1m lookup=$a create=$b; }",
+        "sticky zone \"a\" is already used in upstream \"u\" in f:2",
+    ),
+    (
+        "upstream u { server 127.0.0.1; zone a 1m; sticky learn zone=a:1m lookup=$a create=$b; }",
+        "the shared memory zone \"a\" is already declared for a different use in f:1",
     ),
     ("upstream u { sticky route $a; sticky route $a; }", "\"sticky\" directive is duplicate in f:1"),
 ];

@@ -71,13 +71,21 @@ impl ServerCertVerifier for Presents {
 
 /// A client's settings that accept only the certificate of `presented`.
 pub fn client_config(presented: &str, alpn: &[&str]) -> ClientConfig {
+    client_config_of(rustls::DEFAULT_VERSIONS, presented, alpn)
+}
+
+/// The same for these versions alone.
+pub fn client_config_of(
+    versions: &[&'static rustls::SupportedProtocolVersion],
+    presented: &str,
+    alpn: &[&str],
+) -> ClientConfig {
     let mut roots = RootCertStore::empty();
     let ca = CertificateDer::from_pem_file(fixture("home-lab/certs/ca.crt")).unwrap();
     roots.add(ca).unwrap();
     let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider()).build().unwrap();
     let name = ServerName::try_from(presented.to_owned()).unwrap();
-    let config =
-        ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().unwrap();
+    let config = ClientConfig::builder_with_provider(provider()).with_protocol_versions(versions).unwrap();
     let verifier = Arc::new(Presents { name, verifier });
     let mut config = config.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
     config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();

@@ -1,20 +1,43 @@
-//! `sticky`: a client stays with the server its cookie or route names.
+//! `sticky`: a client stays with the server that its cookie or route names, or that its session was learnt to belong to.
+
+pub mod directive;
+mod sessions;
 
 use std::io::Write;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::pick::KeySource;
+use crate::conf::Outcome;
 use crate::net::clock;
 use crate::value::{Template, VarId};
 
 /// What a `sticky` directive says.
 #[derive(Clone, Debug)]
 pub struct Sticky {
-    /// The first of these with a value names the server.
+    /// The first of these with a value names the server; with `learn`, the session.
     pub lookup: Vec<VarId>,
     /// The cookie that is set (`sticky cookie`).
     pub cookie: Option<Cookie>,
+    /// `sticky learn`
+    pub learn: Option<Learn>,
+}
+
+/// `sticky learn`: the server that answered a session is the session's.
+#[derive(Clone, Debug)]
+pub struct Learn {
+    /// The name of its zone.
+    pub zone: Box<str>,
+    /// Bytes of the zone.
+    pub size: usize,
+    /// Milliseconds that a session lasts unused.
+    pub timeout: u64,
+    /// The first of these with a value is the name of a session.
+    pub create: Vec<VarId>,
+    /// Learn once the response's header is there, not at its end.
+    pub at_header: bool,
+    sessions: Option<Arc<sessions::Sessions>>,
 }
 
 /// The cookie of `sticky cookie`.
@@ -51,15 +74,39 @@ pub fn is_samesite(value: &[u8]) -> bool {
 }
 
 impl Sticky {
-    pub(super) fn hint(&self, source: &impl KeySource) -> Option<Bytes> {
-        let mut value = Vec::new();
-        for id in &self.lookup {
-            if source.variable(*id, &mut value) && !value.is_empty() {
-                return Some(value.into());
-            }
-            value.clear();
+    /// Opens the zone of an upstream's sessions, once all is read.
+    pub(super) fn open(mut self, upstream: &str) -> Outcome<Sticky> {
+        if let Some(learn) = &mut self.learn {
+            let sessions = sessions::Sessions::open(&learn.zone, learn.size, learn.timeout, upstream)?;
+            learn.sessions = Some(Arc::new(sessions));
         }
-        None
+        Ok(self)
+    }
+
+    /// What a request says of where it belongs.
+    pub(super) fn bond(&self, source: &impl KeySource) -> Bond {
+        let Some(id) = first(&self.lookup, source) else { return Bond::default() };
+        match &self.learn {
+            None => Bond { hint: Some(id), session: None },
+            Some(learn) => Bond { hint: learn.find(&id), session: Some(id) },
+        }
+    }
+
+    /// `server` answered a request of this session.
+    pub(super) fn learn(
+        &self,
+        source: &impl KeySource,
+        session: Option<&Bytes>,
+        server: &str,
+        at_header: bool,
+    ) {
+        let Some(learn) = self.learn.as_ref().filter(|learn| learn.at_header == at_header) else { return };
+        let Some(sessions) = &learn.sessions else { return };
+        match (first(&learn.create, source), session) {
+            (Some(id), _) => sessions.used(&id, server.as_bytes(), true),
+            (None, Some(id)) => sessions.used(id, server.as_bytes(), false),
+            (None, None) => {}
+        }
     }
 
     pub(super) fn cookie(&self, source: &impl KeySource, sid: &str, wall: i64) -> Option<Vec<u8>> {
@@ -107,6 +154,33 @@ impl Sticky {
         }
         Some(out)
     }
+}
+
+impl Learn {
+    fn find(&self, session: &[u8]) -> Option<Bytes> {
+        Some(self.sessions.as_ref()?.find(session)?.into())
+    }
+}
+
+/// Where a request belongs.
+#[derive(Debug, Default)]
+pub(super) struct Bond {
+    /// The server.
+    pub hint: Option<Bytes>,
+    /// The session, with `sticky learn`.
+    pub session: Option<Bytes>,
+}
+
+/// The first value there is.
+fn first(variables: &[VarId], source: &impl KeySource) -> Option<Bytes> {
+    let mut value = Vec::new();
+    for id in variables {
+        if source.variable(*id, &mut value) && !value.is_empty() {
+            return Some(value.into());
+        }
+        value.clear();
+    }
+    None
 }
 
 /// `Thu, 01-Jan-70 00:00:00 GMT`; from 2038 on the year has four digits.

@@ -108,7 +108,11 @@ async fn handshakes(http: &'static Http, mut incoming: Incoming, socket: Socket)
     });
     let done = deadline.limit(accept).await;
     match done {
-        Some(Ok(stream)) => {
+        Some(Ok(mut stream)) => {
+            let asked = deadline.limit(stream.check_status(|| status_log(http, &incoming, chosen))).await;
+            if asked.is_none() {
+                return timed_out(http, &incoming, "SSL handshaking");
+            }
             stream.io().set_nodelay().unwrap_or(());
             begin(http, incoming, Io::tls(stream), chosen);
         }
@@ -185,6 +189,17 @@ async fn first_byte(socket: &Socket) -> io::Result<Option<u8>> {
         }
     })
     .await
+}
+
+/// Where questions about a client's certificate are logged: the server chosen by name has a log of its own.
+fn status_log(http: &'static Http, incoming: &Incoming, chosen: Option<usize>) -> tls::ocsp::Log {
+    let server = &http.servers[chosen.unwrap_or(incoming.addr.default)];
+    let (client, listen) = (incoming.client.host(), incoming.port.text());
+    tls::ocsp::Log {
+        log: server.root.error_log().clone(),
+        connection: Some(incoming.number),
+        context: format!(" while SSL handshaking, client: {client}, server: {listen}"),
+    }
 }
 
 fn tell(http: &'static Http, incoming: &Incoming, level: Level, action: &str, text: &str) {

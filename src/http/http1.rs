@@ -39,6 +39,9 @@ pub struct Writer {
 impl Writer {
     /// Where framing and small pieces are put.
     pub(super) fn push(&mut self, bytes: &[u8]) {
+        if self.buf.capacity() == 0 {
+            self.buf = Buffer::with_capacity(ROOM.max(bytes.len()));
+        }
         if self.buf.spare().len() < bytes.len() {
             let want = (self.buf.len() + bytes.len()).max(ROOM);
             self.buf.compact();

@@ -291,13 +291,13 @@ fn take_field(req: &mut Request, line: &[u8], count: &mut usize) -> Result<bool,
 
 /// What nginx does at once with some fields.
 pub(super) fn known_field(req: &mut Request, name: &[u8], value: &[u8]) -> Result<(), Refusal> {
-    let is = |known: headers::Name| name.eq_ignore_ascii_case(known.text);
+    let is = |known: headers::Name| headers::same(name, known.text);
     match name.len() {
         4 if is(headers::HOST) => host_field(req, name, value),
         10 if is(headers::CONNECTION) => {
-            if contains_word(value, b"close") {
+            if headers::contains_word(value, b"close") {
                 req.keepalive = false;
-            } else if contains_word(value, b"keep-alive") {
+            } else if headers::contains_word(value, b"keep-alive") {
                 req.keepalive = true;
             }
             Ok(())
@@ -340,7 +340,7 @@ const UNIQUE: [headers::Name; 11] = [
 
 fn unique(name: &[u8]) -> bool {
     let hash = headers::hash(name);
-    UNIQUE.iter().any(|known| known.hash == hash && known.text.eq_ignore_ascii_case(name))
+    UNIQUE.iter().any(|known| known.hash == hash && headers::same(known.text, name))
 }
 
 fn host_field(req: &mut Request, name: &[u8], value: &[u8]) -> Result<(), Refusal> {
@@ -361,11 +361,6 @@ fn host_field(req: &mut Request, name: &[u8], value: &[u8]) -> Result<(), Refusa
             Err(Refusal::Status(400))
         }
     }
-}
-
-/// Whether `word` stands in a list of words, in any case.
-pub fn contains_word(value: &[u8], word: &[u8]) -> bool {
-    value.windows(word.len()).any(|w| w.eq_ignore_ascii_case(word))
 }
 
 /// Chooses the virtual server by the request's host. A host that no server has leads to the address's default, even

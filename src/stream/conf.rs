@@ -182,6 +182,7 @@ pub fn finish(cf: &mut Build) -> Outcome<Option<Stream>> {
     let upstreams = std::mem::take(&mut cf.stream.upstreams);
     let ports = listens.resolve(&Closed(&closed), &mut cf.messages)?;
     modules::ssl::check_listens(&ports, &closed)?;
+    modules::ssl::set_resolving(&closed);
     let variables = vars.finish().map_err(Fault::Whole)?;
     Ok(Some(Stream { main, servers: closed, ports, reads_ahead, variables, upstreams }))
 }

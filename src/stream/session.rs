@@ -266,6 +266,11 @@ impl Session {
         }
     }
 
+    /// What stands behind a message: ` while proxying connection, client: ...`.
+    pub fn doing(&self) -> impl fmt::Display {
+        Doing(self)
+    }
+
     /// `, bytes from/to client:..., bytes from/to upstream:...`
     pub fn byte_counts(&self) -> impl fmt::Display {
         Counts(self.received.get(), self.sent.get(), self.upstream.received.get(), self.upstream.sent.get())

@@ -122,7 +122,7 @@ impl Writer {
                     return Poll::Ready(Err(Gone));
                 }
             };
-            self.progress(conn, n);
+            self.progress(n);
             let framing = n.min(self.buf.len());
             self.buf.consume(framing);
             if n > framing {
@@ -163,7 +163,7 @@ impl Writer {
                     return Poll::Ready(Err(Gone));
                 }
             };
-            self.progress(conn, n);
+            self.progress(n);
             self.buf.consume(n);
         }
         self.buf.release();
@@ -183,10 +183,9 @@ impl Writer {
     }
 
     /// Bytes were written past this writer (sendfile, splice).
-    pub(super) fn progress(&mut self, conn: &Connection, n: usize) {
+    pub(super) fn progress(&mut self, n: usize) {
         self.pace.left(self.sent, n as u64);
         self.sent += n as u64;
-        conn.sent.set(conn.sent.get() + n as u64);
         if let Some(deadline) = &self.deadline {
             deadline.clear();
             self.deadline = None;

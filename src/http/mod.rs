@@ -4,6 +4,7 @@ pub mod accept;
 pub mod basic;
 pub mod body;
 pub mod body_reader;
+mod body_splice;
 pub mod certificates;
 pub mod charset_map;
 pub mod checked;

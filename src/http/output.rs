@@ -290,7 +290,7 @@ impl Request {
     /// `n` body bytes were put into the client's socket directly.
     pub fn spliced(&mut self, n: usize) {
         if let Kind::Http1(writer) = &mut self.out.kind {
-            writer.progress(&self.conn, n);
+            writer.progress(n);
         }
     }
 

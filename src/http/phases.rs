@@ -294,7 +294,7 @@ fn enter(req: &mut Request, location: &'static Location) {
     if req.keepalive {
         let elapsed = crate::net::clock::now().saturating_sub(req.conn.start_ms);
         if core.keepalive_timeout.0 == 0
-            || req.conn.requests.get() >= *core.keepalive_requests as u64
+            || req.conn.requests.get() as usize >= *core.keepalive_requests
             || elapsed > *core.keepalive_time
             || is_disabled(req)
         {

@@ -377,7 +377,7 @@ pub fn choose_server(req: &mut Request, host: &[u8]) {
     if let Some(server) = found.or(otherwise).and_then(|i| http.servers.get(i)) {
         req.server = server;
         req.leave();
-        req.conn.log.replace(server.root.error_log().clone());
+        req.conn.log.set(server.root.error_log());
     }
 }
 

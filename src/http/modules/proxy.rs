@@ -367,7 +367,7 @@ fn add_x_forwarded_for(req: &Request, out: &mut Vec<u8>) -> bool {
         out.extend_from_slice(value);
         out.extend_from_slice(b", ");
     }
-    out.extend_from_slice(req.conn.client_text.borrow().as_bytes());
+    out.extend_from_slice(req.conn.client_text().as_bytes());
     true
 }
 

@@ -242,12 +242,12 @@ fn ocsp_cache(cf: &mut Build, d: &Directive<'_>) -> Outcome {
 
 /// What TLS has against answering a request: the status to refuse it with.
 pub fn refusal(req: &Request) -> Option<u16> {
-    let info = req.conn.tls.as_ref()?;
+    let info = req.conn.tls()?;
     let verify = *req.server.srv.ssl.settings.verify;
     if verify == VerifyMode::Off {
         return None;
     }
-    if req.conn.tls_server.is_some() && !asked_for(info, &req.host) {
+    if req.conn.tls_server.is_some() && !asked_for(&info, &req.host) {
         let text = "client attempted to request the server name different from the one that was negotiated";
         req.log(Level::Info, None, format_args!("{text}"));
         return Some(421);
@@ -281,8 +281,8 @@ const fn variable(name: &'static str, get: fn(&Request, &mut Vec<u8>) -> bool) -
 }
 
 fn of<V: AsRef<[u8]>>(req: &Request, out: &mut Vec<u8>, value: impl FnOnce(&TlsInfo) -> V) -> bool {
-    let Some(info) = &req.conn.tls else { return false };
-    let value = value(info);
+    let Some(info) = req.conn.tls() else { return false };
+    let value = value(&info);
     out.extend_from_slice(value.as_ref());
     !value.as_ref().is_empty()
 }
@@ -292,7 +292,8 @@ fn of_client<V: AsRef<[u8]>>(
     out: &mut Vec<u8>,
     value: impl FnOnce(&tls::PeerCertificate<'_>) -> V,
 ) -> bool {
-    let Some(certificate) = req.conn.tls.as_ref().and_then(|info| info.certificate()) else { return false };
+    let Some(info) = req.conn.tls() else { return false };
+    let Some(certificate) = info.certificate() else { return false };
     let value = value(&certificate);
     out.extend_from_slice(value.as_ref());
     !value.as_ref().is_empty()

@@ -61,7 +61,7 @@ pub static VARIABLES: &[Builtin<Request>] = &[
     Builtin::new("proxy_protocol_server_addr", client::proxy_protocol_server_addr),
     Builtin::new("proxy_protocol_server_port", client::proxy_protocol_server_port),
     Builtin::new("connection", |r, out| number(out, r.conn.number, true)),
-    Builtin::new("connection_requests", |r, out| number(out, r.conn.requests.get(), true)),
+    Builtin::new("connection_requests", |r, out| number(out, r.conn.requests.get().into(), true)),
     Builtin::new("connection_time", client::connection_time),
     Builtin::new("tcpinfo_rtt", |r, out| client::tcpinfo(r, out, |i| i.rtt)),
     Builtin::new("tcpinfo_rttvar", |r, out| client::tcpinfo(r, out, |i| i.rttvar)),

@@ -200,7 +200,7 @@ impl UpstreamCertificates {
                 let trusted = settings.trusted_certificate.as_deref();
                 let store = trusted.map(objects::authorities).transpose()?.unwrap_or_default();
                 let crls = settings.crl.as_deref().map(objects::crls).transpose()?.unwrap_or_default();
-                Some(PathVerifier::new(store, crls, settings.verify_depth, Purpose::Server, provider))
+                Some(PathVerifier::new(store, &crls, settings.verify_depth, Purpose::Server, provider))
             }
         };
         Ok(UpstreamCertificates { path, provider: Arc::clone(provider) })

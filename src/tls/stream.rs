@@ -4,8 +4,9 @@ use super::client::{Connector, rustls_name};
 use super::failure::HandshakeError;
 use super::handshake;
 use super::info::{Offered, TlsInfo};
+use super::ocsp::{Checker, Log};
 use super::record::Records;
-use super::server::Server;
+use super::server::{Path, Server};
 use aws_lc_rs::rand;
 use rustls::server::ClientHello;
 use rustls::{CommonState, HandshakeKind, ProtocolVersion, SignatureScheme};
@@ -58,6 +59,7 @@ impl<IO> Asking<'_, IO> {
             alpn: None,
             certificate: None,
             verdict: None,
+            status: Ok(()),
         }
     }
 }
@@ -68,6 +70,8 @@ pub struct TlsStream<IO> {
     io: IO,
     pub(super) records: Records,
     info: Arc<TlsInfo>,
+    /// Who is to be asked about a client's certificates, and these with those above them.
+    unasked: Option<Box<(Arc<Checker>, Path)>>,
 }
 
 /// unrecognized_name (RFC 6066 section 3).
@@ -124,15 +128,26 @@ where
     }
     if !info.reused {
         let schemes = signing_schemes(&offered, info.version);
-        info.scheme = key.and_then(|k| k.key.choose_scheme(&schemes)).map(|signer| signer.scheme());
+        info.scheme = key.as_ref().and_then(|k| k.key.choose_scheme(&schemes)).map(|signer| signer.scheme());
     }
-    info.verdict = session.peer_certificates().and_then(|chain| server.verify_client(chain));
+    if let Some(key) = &key {
+        server.staples.update(key);
+    }
+    let mut unasked = None;
+    match session.peer_certificates().and_then(|chain| server.verify_client(chain)) {
+        None => {}
+        Some(Err(error)) => info.verdict = Some(Err(error)),
+        Some(Ok(path)) => {
+            info.verdict = Some(Ok(()));
+            unasked = server.checker.as_ref().map(|checker| Box::new((Arc::clone(checker), path)));
+        }
+    }
     info.session_id = Some(session_id);
     info.server_name = server_name;
     info.offered = offered;
     let records = handshake::server_records(session, incoming, secrets, early, server.record_size)
         .map_err(HandshakeError::from_tls)?;
-    Ok(TlsStream { io, records, info: Arc::new(info) })
+    Ok(TlsStream { io, records, info: Arc::new(info), unasked })
 }
 
 /// Says a fatal alert instead of a ServerHello.
@@ -160,7 +175,7 @@ impl Connector {
         let info = common(&session);
         let records =
             handshake::client_records(session, incoming, secrets, early).map_err(HandshakeError::from_tls)?;
-        Ok(TlsStream { io, records, info: Arc::new(info) })
+        Ok(TlsStream { io, records, info: Arc::new(info), unasked: None })
     }
 }
 
@@ -195,6 +210,7 @@ fn common(state: &CommonState) -> TlsInfo {
         alpn: state.alpn_protocol().map(Box::from),
         certificate: state.peer_certificates().and_then(<[_]>::first).map(|c| c.clone().into_owned()),
         verdict: None,
+        status: Ok(()),
     }
 }
 
@@ -204,6 +220,16 @@ impl<IO> TlsStream<IO> {
     /// What the handshake came to; it outlives the stream.
     pub fn info(&self) -> &Arc<TlsInfo> {
         &self.info
+    }
+
+    /// Asks responders about the client's certificates where `ssl_ocsp` says so. It takes as long as they do: put a
+    /// deadline on it. `log` tells where to log.
+    pub async fn check_status(&mut self, log: impl FnOnce() -> Log) {
+        if let Some(unasked) = self.unasked.take() {
+            let (checker, path) = *unasked;
+            let status = checker.check(&path, &log()).await;
+            Arc::make_mut(&mut self.info).status = status;
+        }
     }
 
     /// The stream underneath.

@@ -154,7 +154,10 @@ fn udp_sessions_that_time_out() {
     // Each session lasts as long as its timeout: there are as many at a time as clients are quick.
     let text = counted(status, &text).replace("worker_connections 200;", "worker_connections 4000;");
     let server = Server::start("soak-udp-late", &text);
-    soak(&server, |number| ask_until_answered(&datagrams(port), &format!("datagram {number}")));
+    soak_rounds(&server, SESSIONS, SESSIONS, |number| {
+        ask_until_answered(&datagrams(port), &format!("datagram {number}"));
+    });
+    assert_eq!(server.faults(), [""; 0]);
     alone(status);
 }
 

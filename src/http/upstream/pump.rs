@@ -71,6 +71,8 @@ struct Pump {
     blocked_for: u64,
     /// Nothing is sent to the client any more: the body is read only to be stored.
     unsent: bool,
+    /// Nothing is sent before the body is complete.
+    whole: bool,
     /// The time that a stored response bears.
     time: Option<i64>,
 }
@@ -105,6 +107,8 @@ impl<P: Protocol> Exchange<P> {
             blocked: None,
             blocked_for: 0,
             unsent: req.response.header_only,
+            // After a switch of protocols that nobody asked for, what comes may be no body at all.
+            whole: self.head.status == 101,
             time: stored.flatten(),
         };
         let first = std::mem::take(&mut self.input);
@@ -217,7 +221,7 @@ impl<P: Protocol> Exchange<P> {
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Stop>> {
         for _ in 0..TURN {
-            let written = match pump.unsent {
+            let written = match pump.unsent || pump.whole && pump.source != Source::Complete {
                 true => Poll::Ready(()),
                 false => self.poll_write(req, pump, cx)?,
             };

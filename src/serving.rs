@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use crate::conf::listen::Side;
 use crate::conf::load::{Ir, load_and_tell};
 use crate::log::OpenFiles;
+use crate::net::Address;
 use crate::net::accept::Peer;
 use crate::net::listen::{Kind, Listen};
-use crate::net::{Address, Socket};
-use crate::process::{Accepted, Configuration, Core, LoadOptions, Loaded, NotLoaded, Stream, Thread};
+use crate::process::{Accepted, Configuration, Core, LoadOptions, Loaded, NotLoaded, Thread};
 use crate::stream::modules::pass::{self, Passed};
 
 /// The IR and the sockets it listens on.
@@ -79,10 +79,7 @@ impl Configuration for Serving {
 
     fn accepted(&'static self, listener: usize, accepted: Accepted) {
         let Some(place) = self.ir.sockets.get(listener) else { return };
-        let socket = match accepted.stream {
-            Stream::Tcp(s) => Socket::Tcp(s),
-            Stream::Unix(s) => Socket::Unix(s),
-        };
+        let socket = accepted.socket;
         let peer = match accepted.peer {
             Peer::Inet(addr) => Address::Inet(addr),
             Peer::Unix => Address::Unix(PathBuf::new()),

@@ -9,7 +9,7 @@ use super::listen::Addr;
 use super::request::Request;
 use super::{Http, http2, parse, serve};
 use crate::log::{self, Level};
-use crate::net::io::NoHeader;
+use crate::net::socket::NoHeader;
 use crate::net::{Address, Deadline, Io, Socket, proxy_protocol};
 use crate::process::Slot;
 use crate::tls::{self, Asking, CertifiedKey, Choice, Peer};
@@ -37,27 +37,30 @@ pub fn passed(http: &'static Http, port: usize, io: Io, peer: Address, number: u
         slot: Some(slot),
         start_ms,
     };
-    tokio::task::spawn_local(async move {
-        match io {
-            // Handshakes need room that the connection gives back when they are done.
-            Io::Plain(socket) if addr.ssl || addr.proxy_protocol => {
-                Box::pin(handshakes(http, incoming, socket)).await;
-            }
-            io => plain(http, incoming, io, None).await,
+    match io {
+        Io::Plain(socket) if addr.ssl || addr.proxy_protocol => {
+            tokio::task::spawn_local(handshakes(http, incoming, socket));
         }
-    });
+        io => begin(http, incoming, io, None),
+    }
 }
 
-/// Serves a connection whose handshakes are done.
-async fn plain(http: &'static Http, incoming: Incoming, io: Io, server: Option<usize>) {
+/// Serves a connection whose handshakes are done, in a task that has room for no more than it needs.
+fn begin(http: &'static Http, incoming: Incoming, io: Io, server: Option<usize>) {
     let alpn_h2 = io.tls_info().is_some_and(|info| info.alpn.as_deref() == Some(b"h2"));
     let conn = Connection::new(incoming, io, server, http);
-    let begins = !conn.is_tls() && http2::enabled(&conn, http) && http2::has_preface(&conn, http).await;
-    if alpn_h2 || begins {
-        // On the heap, so that connections over HTTP/1 need not have the room.
-        Box::pin(http2::serve(conn, http)).await;
+    if alpn_h2 {
+        tokio::task::spawn_local(http2::serve(conn, http));
+    } else if !conn.is_tls() && http2::enabled(&conn, http) {
+        tokio::task::spawn_local(async move {
+            if http2::has_preface(&conn, http).await {
+                Box::pin(http2::serve(conn, http)).await;
+            } else {
+                serve::http1(conn, http).await;
+            }
+        });
     } else {
-        serve::http1(conn, http).await;
+        tokio::task::spawn_local(serve::http1(conn, http));
     }
 }
 
@@ -67,7 +70,7 @@ async fn handshakes(http: &'static Http, mut incoming: Incoming, socket: Socket)
     deadline.set(*server.srv.core.client_header_timeout);
     if incoming.addr.proxy_protocol {
         match deadline.limit(socket.read_proxy_protocol()).await {
-            Some(Ok(header)) => incoming.proxy_protocol = header,
+            Some(Ok(header)) => incoming.proxy_protocol = header.map(Box::new),
             Some(Err(NoHeader::Wrong(proxy_protocol::Error::Short))) => return,
             Some(Err(NoHeader::Wrong(error))) => {
                 return tell(http, &incoming, Level::Error, "reading PROXY protocol", &error.to_string());
@@ -80,9 +83,7 @@ async fn handshakes(http: &'static Http, mut incoming: Incoming, socket: Socket)
         }
     }
     if !incoming.addr.ssl {
-        // A task of its own, so that this one's room is given back.
-        tokio::task::spawn_local(plain(http, incoming, Io::Plain(socket), None));
-        return;
+        return begin(http, incoming, Io::Plain(socket), None);
     }
     match deadline.limit(first_byte(&socket)).await {
         Some(Ok(Some(byte))) if tls::looks_like_tls(byte) => {}
@@ -107,11 +108,13 @@ async fn handshakes(http: &'static Http, mut incoming: Incoming, socket: Socket)
     });
     let done = deadline.limit(accept).await;
     match done {
-        Some(Ok(stream)) => {
+        Some(Ok(mut stream)) => {
+            let asked = deadline.limit(stream.check_status(|| status_log(http, &incoming, chosen))).await;
+            if asked.is_none() {
+                return timed_out(http, &incoming, "SSL handshaking");
+            }
             stream.io().set_nodelay().unwrap_or(());
-            let serve = plain(http, incoming, Io::tls(stream), chosen);
-            // A task of its own, so that this one's room is given back.
-            tokio::task::spawn_local(serve);
+            begin(http, incoming, Io::tls(stream), chosen);
         }
         Some(Err(e)) => {
             tell(http, &incoming, e.level(Peer::Client).into(), "SSL handshaking", &e.to_string())
@@ -188,6 +191,17 @@ async fn first_byte(socket: &Socket) -> io::Result<Option<u8>> {
     .await
 }
 
+/// Where questions about a client's certificate are logged: the server chosen by name has a log of its own.
+fn status_log(http: &'static Http, incoming: &Incoming, chosen: Option<usize>) -> tls::ocsp::Log {
+    let server = &http.servers[chosen.unwrap_or(incoming.addr.default)];
+    let (client, listen) = (incoming.client.host(), incoming.port.text());
+    tls::ocsp::Log {
+        log: server.root.error_log().clone(),
+        connection: Some(incoming.number),
+        context: format!(" while SSL handshaking, client: {client}, server: {listen}"),
+    }
+}
+
 fn tell(http: &'static Http, incoming: &Incoming, level: Level, action: &str, text: &str) {
     let log = http.servers[incoming.addr.default].root.error_log();
     let listen = incoming.port.text();
@@ -228,6 +242,6 @@ pub fn serve_for_test(http: &'static Http, socket: Socket, client: Address, numb
     if incoming.addr.ssl {
         tokio::task::spawn_local(handshakes(http, incoming, socket));
     } else {
-        tokio::task::spawn_local(plain(http, incoming, Io::Plain(socket), None));
+        begin(http, incoming, Io::Plain(socket), None);
     }
 }

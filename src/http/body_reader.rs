@@ -12,6 +12,7 @@ use bytes::Bytes;
 use http_body_util::BodyExt;
 
 use super::body::TempFile;
+use super::body_splice;
 use super::chunked::Step;
 use super::headers::EXPECT;
 use super::module::Verdict;
@@ -22,6 +23,8 @@ use crate::net::Buffer;
 
 /// Bytes read at a time.
 const PIECE: usize = 16 << 10;
+/// The same, while as much is known to come.
+const PIECE_LONG: usize = 64 << 10;
 
 /// Reads all of the body; what does not fit `client_body_buffer_size` goes to a file.
 pub async fn read_all(req: &mut Request) -> Result<(), Verdict> {
@@ -45,6 +48,8 @@ pub async fn read_all(req: &mut Request) -> Result<(), Verdict> {
             memory = Vec::new();
         }
         write_file(req, &piece)?;
+        let mut pipe = None;
+        std::future::poll_fn(|cx| body_splice::poll_to_file(req, &mut pipe, cx)).await?;
     }
     if to_file && req.body.file.is_none() && !memory.is_empty() {
         open_file(req)?;
@@ -205,7 +210,7 @@ fn poll_http1(req: &mut Request, cx: &mut Context<'_>) -> Poll<Result<Option<Byt
 }
 
 /// The client is gone in the middle of its body: no answer, but a 400 in the access log.
-fn gone(req: &mut Request) -> Verdict {
+pub(super) fn gone(req: &mut Request) -> Verdict {
     if req.response.status == 0 {
         req.response.status = 400;
     }
@@ -229,8 +234,14 @@ fn decode(req: &mut Request) -> Result<Decoded, Verdict> {
         if n == 0 {
             return Ok(Decoded::More);
         }
-        let piece = Bytes::copy_from_slice(&buffer.bytes()[..n]);
-        buffer.consume(n);
+        let piece = if n == buffer.len() && n >= PIECE_LONG / 2 {
+            Bytes::from_owner(std::mem::take(&mut *buffer))
+        } else {
+            // What is little shall not keep much memory.
+            let piece = Bytes::copy_from_slice(&buffer.bytes()[..n]);
+            buffer.consume(n);
+            piece
+        };
         req.body.rest -= n as u64;
         req.body.count(n);
         return Ok(Decoded::Piece(piece));
@@ -266,23 +277,28 @@ fn decode(req: &mut Request) -> Result<Decoded, Verdict> {
 
 fn poll_fill(req: &mut Request, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
     let mut buffer = req.conn.buffer.borrow_mut();
-    if buffer.capacity() == 0 {
-        *buffer = Buffer::with_capacity(PIECE);
+    let size = if req.body.rest >= PIECE_LONG as u64 { PIECE_LONG } else { PIECE };
+    if buffer.is_empty() && buffer.capacity() < size {
+        *buffer = Buffer::with_capacity(size);
     } else if buffer.spare().is_empty() {
         buffer.compact();
     }
-    let n = ready!(req.conn.io.poll_read(cx, buffer.spare()))?;
+    let read = req.conn.io.poll_read(cx, buffer.spare());
+    if read.is_pending() && buffer.is_empty() {
+        buffer.release();
+    }
+    let n = ready!(read)?;
     buffer.filled(n);
     drop(buffer);
     req.body.unsettled = 0;
     Poll::Ready(Ok(n))
 }
 
-fn deadline(req: &Request) -> &crate::net::Deadline {
+pub(super) fn deadline(req: &Request) -> &crate::net::Deadline {
     req.body.deadline.as_ref().unwrap_or(&req.conn.deadline)
 }
 
-fn poll_timeout(req: &mut Request, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Verdict>> {
+pub(super) fn poll_timeout(req: &mut Request, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Verdict>> {
     if !req.body.waiting {
         req.body.waiting = true;
         deadline(req).set(*req.conf.core.client_body_timeout);
@@ -316,12 +332,15 @@ fn write_file(req: &mut Request, bytes: &[u8]) -> Result<(), Verdict> {
     let Some(temp) = &mut req.body.file else { return Ok(()) };
     match temp.file.write_all(bytes) {
         Ok(()) => Ok(()),
-        Err(e) => {
-            let path = temp.path.display().to_string();
-            req.log(Level::Crit, Some(&e), format_args!("pwrite() \"{path}\" failed"));
-            Err(Verdict::Status(500))
-        }
+        Err(e) => Err(write_failed(req, &e)),
     }
+}
+
+/// Tells why the temporary file takes no more.
+pub(super) fn write_failed(req: &Request, e: &io::Error) -> Verdict {
+    let path = req.body.file.as_ref().map(|temp| temp.path.display().to_string()).unwrap_or_default();
+    req.log(Level::Crit, Some(e), format_args!("pwrite() \"{path}\" failed"));
+    Verdict::Status(500)
 }
 
 /// Makes a new temporary file in `folder`, numbered as nginx numbers them; unless `named`, its name is removed at

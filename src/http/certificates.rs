@@ -5,11 +5,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::modules::ssl::{Cache, Settings};
+use super::modules::ssl::{Asks, Cache, Settings};
 use super::{Http, Server};
 use crate::conf::tls_settings as common;
 use crate::conf::{Build, Fault, Outcome};
 use crate::log::Level;
+use crate::tls::ocsp::{ClientStatus, Resolving, Responder, Stapling, StatusCache};
 use crate::tls::{self, CertificatePair, ServerTls, SessionCache, TicketKeys, VerifyMode};
 use crate::value::certificates::{Certificates, Store};
 
@@ -46,6 +47,8 @@ struct Shelf {
     servers: HashMap<String, Loaded>,
     /// By the zone's name.
     caches: HashMap<String, SessionCache>,
+    /// The same.
+    statuses: HashMap<String, StatusCache>,
 }
 
 /// Loads what the servers name.
@@ -53,8 +56,10 @@ pub fn load(servers: &[Server], cf: &mut Build) -> Outcome {
     let mut shelf = Shelf::default();
     for server in servers {
         let ssl = &server.srv.ssl;
+        let core = &server.root.conf.core;
+        let resolving = Resolving { resolver: (*core.resolver).clone(), timeout: *core.resolver_timeout };
         if ssl.loaded.get().is_none() {
-            let loaded = shelf.load(&ssl.settings, cf)?;
+            let loaded = shelf.load(&ssl.settings, resolving, cf)?;
             // It was empty a line above, and only this thread knows it.
             let _ = ssl.loaded.set(loaded);
         }
@@ -110,15 +115,17 @@ fn whole(error: tls::Error) -> Fault {
 }
 
 impl Shelf {
-    fn load(&mut self, s: &Settings, cf: &mut Build) -> Outcome<Option<Loaded>> {
+    fn load(&mut self, s: &Settings, resolving: Resolving, cf: &mut Build) -> Outcome<Option<Loaded>> {
         if !check_pairs(s)? {
             return Ok(None);
         }
         let varying = varying(s, cf)?;
         let mut server = settings(s, varying.is_some(), cf);
+        server.client_status = self.client_status(s)?;
         let tickets = commands(s, &mut server, cf)?;
         let sessions = (*s.builtin_cache, &*s.shared_cache, tickets, &*s.session_ticket_keys);
-        let key = format!("{server:?} {sessions:?}");
+        let asks = (server.stapling.is_some() || server.client_status.is_some()).then_some(&resolving);
+        let key = format!("{server:?} {sessions:?} {asks:?}");
         let found = self.servers.get(&key).cloned();
         let loaded = match found {
             // Servers of the same names need not have the same cache.
@@ -126,15 +133,33 @@ impl Shelf {
             None => {
                 self.sessions(s, &mut server, tickets, cf)?;
                 let http1 = tls::Server::new(&server).map_err(whole)?;
+                http1.set_resolving(resolving);
                 http1.warnings.iter().for_each(|w| warn_once(cf, w.clone()));
                 let alpn = std::iter::once(&b"h2"[..]).chain(HTTP1).map(<[u8]>::to_vec).collect();
                 let http2 = http1.with_alpn(alpn);
                 Loaded { http1, http2, varying }
             }
         };
-        check_rest(s, &server, cf)?;
+        check_rest(s, cf)?;
+        loaded.http1.not_stapled.iter().for_each(|w| warn_once(cf, w.clone()));
         self.servers.insert(key, loaded.clone());
         Ok(Some(loaded))
+    }
+
+    /// What `ssl_ocsp` asks for.
+    fn client_status(&mut self, s: &Settings) -> Outcome<Option<ClientStatus>> {
+        let Some(asks) = *s.ocsp else { return Ok(None) };
+        let responder = match s.ocsp_responder.as_ref() {
+            [] => None,
+            url => Some(Responder::new(url, true)),
+        };
+        let responder = responder.transpose();
+        let responder = responder.map_err(|e| Fault::whole(format!("{e} in \"ssl_ocsp_responder\"")))?;
+        let cache = s.ocsp_cache.as_ref().map(|zone| {
+            let new = || StatusCache::new(zone.size);
+            self.statuses.entry(zone.name.clone()).or_insert_with(new).clone()
+        });
+        Ok(Some(ClientStatus { leaf: asks == Asks::Leaf, responder, cache }))
     }
 
     /// Tickets and the cache.
@@ -227,7 +252,11 @@ fn settings(s: &Settings, varying: bool, cf: &Build) -> ServerTls {
             .collect(),
         varying: s.certificates.iter().filter(|_| varying).map(|name| text(name)).collect(),
         passwords: s.passwords.to_vec(),
-        stapling_file: s.stapling.then(|| common::some_path(cf, &s.stapling_file)).flatten(),
+        stapling: s.stapling.then(|| Stapling {
+            file: common::some_path(cf, &s.stapling_file),
+            responder: s.stapling_responder.to_vec(),
+            verify: *s.stapling_verify,
+        }),
         session_timeout: Duration::from_secs(*s.session_timeout),
         verify: *s.verify,
         verify_depth: *s.verify_depth,
@@ -258,24 +287,15 @@ fn commands(s: &Settings, server: &mut ServerTls, cf: &mut Build) -> Outcome<boo
 }
 
 /// What nginx checks after the certificates.
-fn check_rest(s: &Settings, server: &ServerTls, cf: &mut Build) -> Outcome {
+fn check_rest(s: &Settings, cf: &mut Build) -> Outcome {
     let verified = !matches!(*s.verify, VerifyMode::Off | VerifyMode::OptionalNoCa);
     if verified && s.client_certificate.is_empty() && s.trusted_certificate.is_empty() {
         return Err(Fault::whole(
             "no ssl_client_certificate or ssl_trusted_certificate for ssl_verify_client",
         ));
     }
-    if *s.ocsp {
-        if *s.verify == VerifyMode::OptionalNoCa {
-            return Err(Fault::whole(
-                "\"ssl_ocsp\" is incompatible with \"ssl_verify_client optional_no_ca\"",
-            ));
-        }
-        // A client's certificate that nobody asks about would pass though it is revoked.
-        let at = &*s.ocsp_at;
-        let text = format!("\"ssl_ocsp\" asks for OCSP requests, which nxr does not make{at}");
-        cf.messages.push((Level::Notice, text));
-        return Err(Fault::Whole(format!("unknown directive \"ssl_ocsp\"{at}")));
+    if s.ocsp.is_some() && *s.verify == VerifyMode::OptionalNoCa {
+        return Err(Fault::whole("\"ssl_ocsp\" is incompatible with \"ssl_verify_client optional_no_ca\""));
     }
     if !s.dhparam.is_empty() {
         tls::keys::dhparam(&common::whole_path(cf, &s.dhparam)).map_err(whole)?;
@@ -292,23 +312,7 @@ fn check_rest(s: &Settings, server: &ServerTls, cf: &mut Build) -> Outcome {
         let text = "\"ssl_certificate_compression\" is not supported on this platform, ignored";
         warn_once(cf, text.into());
     }
-    if *s.stapling && s.stapling_file.is_empty() {
-        for pair in &server.certificates {
-            let why = why_not_stapled(s, &pair.certificate);
-            warn_once(cf, format!("\"ssl_stapling\" ignored, {why} certificate \"{}\"", pair.certificate));
-        }
-    }
     Ok(())
-}
-
-/// What nginx says of certificates that name no responder; for the others there is no request made here.
-fn why_not_stapled(s: &Settings, certificate: &str) -> &'static str {
-    let named = tls::keys::certificates(certificate)
-        .is_ok_and(|chain| chain.first().is_some_and(|leaf| tls::keys::names_ocsp_responder(leaf)));
-    match named || !s.stapling_responder.is_empty() {
-        true => "no OCSP requests are made (see \"ssl_stapling_file\") for",
-        false => "no OCSP responder URL in the",
-    }
 }
 
 fn warn_once(cf: &mut Build, text: String) {

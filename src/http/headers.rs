@@ -63,6 +63,16 @@ pub const fn hash(name: &[u8]) -> u32 {
     (mixed ^ (mixed >> 15)) | 1
 }
 
+/// Whether two names are the same, letters' case ignored. Most are written alike.
+pub fn same(a: &[u8], b: &[u8]) -> bool {
+    a == b || a.eq_ignore_ascii_case(b)
+}
+
+/// Whether `word`, which is in lower case and not empty, occurs in `value` in any case.
+pub fn contains_word(value: &[u8], word: &[u8]) -> bool {
+    value.windows(word.len()).any(|w| w[0] | 0x20 == word[0] && w.eq_ignore_ascii_case(word))
+}
+
 /// A name whose hash is known at compile time.
 #[derive(Clone, Copy, Debug)]
 pub struct Name {
@@ -199,7 +209,7 @@ impl Headers {
     }
 
     fn matching<'a>(&'a self, hash: u32, name: &'a [u8]) -> impl Iterator<Item = &'a Field> {
-        self.fields.iter().filter(move |f| f.hash == hash && self.name_of(f).eq_ignore_ascii_case(name))
+        self.fields.iter().filter(move |f| f.hash == hash && same(self.name_of(f), name))
     }
 
     /// Name and value of each field, in order.
@@ -244,7 +254,7 @@ impl Headers {
         let mut any = false;
         for i in 0..self.fields.len() {
             let f = self.fields[i];
-            if f.hash == name.hash && self.name_of(&f).eq_ignore_ascii_case(name.text) {
+            if f.hash == name.hash && same(self.name_of(&f), name.text) {
                 self.fields[i].hash = 0;
                 any = true;
             }
@@ -270,7 +280,7 @@ impl Headers {
         let mut first = None;
         for i in 0..self.fields.len() {
             let f = self.fields[i];
-            if f.hash == name.hash && self.name_of(&f).eq_ignore_ascii_case(name.text) {
+            if f.hash == name.hash && same(self.name_of(&f), name.text) {
                 if first.is_none() {
                     first = Some(i);
                 } else {

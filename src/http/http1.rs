@@ -39,6 +39,9 @@ pub struct Writer {
 impl Writer {
     /// Where framing and small pieces are put.
     pub(super) fn push(&mut self, bytes: &[u8]) {
+        if self.buf.capacity() == 0 {
+            self.buf = Buffer::with_capacity(ROOM.max(bytes.len()));
+        }
         if self.buf.spare().len() < bytes.len() {
             let want = (self.buf.len() + bytes.len()).max(ROOM);
             self.buf.compact();
@@ -119,7 +122,7 @@ impl Writer {
                     return Poll::Ready(Err(Gone));
                 }
             };
-            self.progress(conn, n);
+            self.progress(n);
             let framing = n.min(self.buf.len());
             self.buf.consume(framing);
             if n > framing {
@@ -160,7 +163,7 @@ impl Writer {
                     return Poll::Ready(Err(Gone));
                 }
             };
-            self.progress(conn, n);
+            self.progress(n);
             self.buf.consume(n);
         }
         self.buf.release();
@@ -180,10 +183,9 @@ impl Writer {
     }
 
     /// Bytes were written past this writer (sendfile, splice).
-    pub(super) fn progress(&mut self, conn: &Connection, n: usize) {
+    pub(super) fn progress(&mut self, n: usize) {
         self.pace.left(self.sent, n as u64);
         self.sent += n as u64;
-        conn.sent.set(conn.sent.get() + n as u64);
         if let Some(deadline) = &self.deadline {
             deadline.clear();
             self.deadline = None;

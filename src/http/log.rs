@@ -10,16 +10,16 @@ use crate::log::{self, ErrorLog, Level};
 
 impl Connection {
     /// The log of the server that the connection has so far.
-    pub fn error_log(&self) -> ErrorLog {
-        self.log.borrow().clone()
+    pub fn error_log(&self) -> &'static ErrorLog {
+        self.log.get()
     }
 
     /// A line about the connection, while no request is known.
     pub fn log(&self, level: Level, reason: Option<&io::Error>, action: &str, message: Arguments<'_>) {
-        let log = self.log.borrow();
+        let log = self.log.get();
         if log.enabled(level) {
             let tail = ConnectionTail { action, conn: self };
-            log::error_context(&log, level, Some(self.number), reason, message, format_args!("{tail}"));
+            log::error_context(log, level, Some(self.number), reason, message, format_args!("{tail}"));
         }
     }
 
@@ -45,7 +45,7 @@ impl Display for ConnectionTail<'_> {
         if !self.action.is_empty() {
             write!(f, " while {}", self.action)?;
         }
-        write!(f, ", client: {}, server: {}", self.conn.client_text.borrow(), self.conn.port.text())
+        write!(f, ", client: {}, server: {}", self.conn.client_text(), self.conn.port.text())
     }
 }
 
@@ -58,7 +58,7 @@ impl Display for RequestTail<'_> {
         if !action.is_empty() {
             write!(f, " while {action}")?;
         }
-        write!(f, ", client: {}", req.conn.client_text.borrow())?;
+        write!(f, ", client: {}", req.conn.client_text())?;
         write!(f, ", server: {}", log::bytes(&req.server.name))?;
         if !req.head.line.is_empty() {
             write!(f, ", request: \"{}\"", log::bytes(&req.head.line))?;

@@ -109,14 +109,18 @@ async fn settle(req: &mut Request, mut verdict: Verdict) -> bool {
 async fn pass(req: &mut Request, mut from: From) -> Verdict {
     if from == From::PostRead {
         let root: &'static Location = &req.server.root;
-        if let Some(verdict) = each(req, &root.handlers.post_read).await {
+        if !root.handlers.post_read.is_empty()
+            && let Some(verdict) = each(req, &root.handlers.post_read).await
+        {
             return verdict;
         }
         from = From::ServerRewrite;
     }
     if from == From::ServerRewrite {
         let root: &'static Location = &req.server.root;
-        if let Some(verdict) = each(req, &root.handlers.server_rewrite).await {
+        if !root.handlers.server_rewrite.is_empty()
+            && let Some(verdict) = each(req, &root.handlers.server_rewrite).await
+        {
             return verdict;
         }
         from = From::FindLocation;
@@ -129,7 +133,9 @@ async fn pass(req: &mut Request, mut from: From) -> Verdict {
         }
         req.uri_changed = false;
         let location = req.location;
-        if let Some(verdict) = each(req, &location.handlers.rewrite).await {
+        if !location.handlers.rewrite.is_empty()
+            && let Some(verdict) = each(req, &location.handlers.rewrite).await
+        {
             return verdict;
         }
         if !req.uri_changed {
@@ -148,24 +154,34 @@ async fn pass(req: &mut Request, mut from: From) -> Verdict {
         req.leave();
         from = From::FindLocation;
     }
-    if let Some(verdict) = each(req, &req.conf.handlers.preaccess).await {
+    if !req.conf.handlers.preaccess.is_empty()
+        && let Some(verdict) = each(req, &req.conf.handlers.preaccess).await
+    {
         return verdict;
     }
-    if !req.is_subrequest()
+    if !req.conf.handlers.access.is_empty()
+        && !req.is_subrequest()
         && let Some(verdict) = access(req).await
     {
         return verdict;
     }
-    if let Some(verdict) = each(req, &req.conf.handlers.precontent).await {
+    if !req.conf.handlers.precontent.is_empty()
+        && let Some(verdict) = each(req, &req.conf.handlers.precontent).await
+    {
         return verdict;
     }
     content(req).await
 }
 
-/// Runs the handlers of a phase; `None`: go on with the next phase.
+/// Runs the handlers of a phase; `None`: go on with the next phase. Most phases have none, and most handlers nothing to
+/// wait for.
 async fn each(req: &mut Request, handlers: &'static [Handler]) -> Option<Verdict> {
     for handler in handlers {
-        match call(req, *handler).await {
+        let verdict = match handler(req) {
+            Step::Now(verdict) => verdict,
+            Step::Later(wait) => wait.await,
+        };
+        match verdict {
             Verdict::Next | Verdict::Allow => {}
             verdict => return Some(verdict),
         }
@@ -278,7 +294,7 @@ fn enter(req: &mut Request, location: &'static Location) {
     if req.keepalive {
         let elapsed = crate::net::clock::now().saturating_sub(req.conn.start_ms);
         if core.keepalive_timeout.0 == 0
-            || req.conn.requests.get() >= *core.keepalive_requests as u64
+            || req.conn.requests.get() as usize >= *core.keepalive_requests
             || elapsed > *core.keepalive_time
             || is_disabled(req)
         {

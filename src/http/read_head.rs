@@ -291,13 +291,13 @@ fn take_field(req: &mut Request, line: &[u8], count: &mut usize) -> Result<bool,
 
 /// What nginx does at once with some fields.
 pub(super) fn known_field(req: &mut Request, name: &[u8], value: &[u8]) -> Result<(), Refusal> {
-    let is = |known: headers::Name| name.eq_ignore_ascii_case(known.text);
+    let is = |known: headers::Name| headers::same(name, known.text);
     match name.len() {
         4 if is(headers::HOST) => host_field(req, name, value),
         10 if is(headers::CONNECTION) => {
-            if contains_word(value, b"close") {
+            if headers::contains_word(value, b"close") {
                 req.keepalive = false;
-            } else if contains_word(value, b"keep-alive") {
+            } else if headers::contains_word(value, b"keep-alive") {
                 req.keepalive = true;
             }
             Ok(())
@@ -340,7 +340,7 @@ const UNIQUE: [headers::Name; 11] = [
 
 fn unique(name: &[u8]) -> bool {
     let hash = headers::hash(name);
-    UNIQUE.iter().any(|known| known.hash == hash && known.text.eq_ignore_ascii_case(name))
+    UNIQUE.iter().any(|known| known.hash == hash && headers::same(known.text, name))
 }
 
 fn host_field(req: &mut Request, name: &[u8], value: &[u8]) -> Result<(), Refusal> {
@@ -363,11 +363,6 @@ fn host_field(req: &mut Request, name: &[u8], value: &[u8]) -> Result<(), Refusa
     }
 }
 
-/// Whether `word` stands in a list of words, in any case.
-pub fn contains_word(value: &[u8], word: &[u8]) -> bool {
-    value.windows(word.len()).any(|w| w.eq_ignore_ascii_case(word))
-}
-
 /// Chooses the virtual server by the request's host. A host that no server has leads to the address's default, even
 /// where the TLS handshake chose another.
 pub fn choose_server(req: &mut Request, host: &[u8]) {
@@ -382,7 +377,7 @@ pub fn choose_server(req: &mut Request, host: &[u8]) {
     if let Some(server) = found.or(otherwise).and_then(|i| http.servers.get(i)) {
         req.server = server;
         req.leave();
-        req.conn.log.replace(server.root.error_log().clone());
+        req.conn.log.set(server.root.error_log());
     }
 }
 

@@ -1,8 +1,10 @@
 //! A client's connection from accept to close over HTTP/1: wait, read a head, run the request, and again.
 
+use std::io;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
-use std::task::{Poll, ready};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 
@@ -27,62 +29,124 @@ enum After {
 }
 
 /// Serves HTTP/1 requests until the connection ends.
-pub async fn http1(conn: Rc<Connection>, http: &'static Http) {
-    let mut first = true;
-    loop {
-        if !wait(&conn, http, first).await {
-            break;
-        }
-        first = false;
-        conn.set_resting(false);
-        // On the heap, so that an idle connection is small.
-        let after = Box::pin(request(conn.clone(), http)).await;
-        match after {
-            After::Keepalive if !crate::process::exiting() || !conn.buffer.borrow().is_empty() => {}
-            After::Linger => {
-                Box::pin(linger(&conn, http)).await;
-                break;
+pub fn http1(conn: Rc<Connection>, http: &'static Http) -> impl Future<Output = ()> {
+    Http1 { conn, http, turn: None, first: true, waiting: false }
+}
+
+/// A connection over HTTP/1. While it waits for a request, this is all that its task has.
+struct Http1 {
+    conn: Rc<Connection>,
+    http: &'static Http,
+    /// A request that is served, or the connection's end. True: another request may come.
+    turn: Option<Pin<Box<dyn Future<Output = bool>>>>,
+    /// No request came so far.
+    first: bool,
+    waiting: bool,
+}
+
+impl Future for Http1 {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            if let Some(turn) = &mut self.turn {
+                let more = ready!(turn.as_mut().poll(cx));
+                self.turn = None;
+                if !more {
+                    return Poll::Ready(());
+                }
             }
-            _ => break,
+            let (conn, http) = (&self.conn, self.http);
+            let came = match self.waiting || await_request(conn, http, self.first) {
+                true => {
+                    let came = poll_request(conn, self.first, cx);
+                    self.waiting = came.is_pending();
+                    ready!(came)
+                }
+                false => true,
+            };
+            let (conn, tls) = (self.conn.clone(), self.conn.is_tls());
+            if came {
+                self.first = false;
+                conn.set_resting(false);
+                self.turn = Some(Box::pin(turn(conn, http)));
+            } else if tls {
+                self.turn = Some(Box::pin(last(conn)));
+            } else {
+                return Poll::Ready(());
+            }
         }
     }
+}
+
+/// Serves a request. True: the connection may bring another.
+async fn turn(conn: Rc<Connection>, http: &'static Http) -> bool {
+    match request(conn.clone(), http).await {
+        After::Keepalive if !crate::process::exiting() || !conn.buffer.borrow().is_empty() => return true,
+        After::Linger => Box::pin(linger(&conn, http)).await,
+        _ => {}
+    }
+    last(conn).await
+}
+
+async fn last(conn: Rc<Connection>) -> bool {
     close(&conn).await;
+    false
 }
 
 /// Waits for the first byte of a request, owning no buffer meanwhile. False: there will be none.
 async fn wait(conn: &Rc<Connection>, http: &'static Http, first: bool) -> bool {
+    !await_request(conn, http, first) || std::future::poll_fn(|cx| poll_request(conn, first, cx)).await
+}
+
+/// Gets ready to wait for a request; false where there is one already.
+fn await_request(conn: &Connection, http: &'static Http, first: bool) -> bool {
     {
         let mut buffer = conn.buffer.borrow_mut();
         if !buffer.is_empty() {
-            return true;
+            return false;
         }
         buffer.release();
     }
     conn.set_waiting(true);
-    let server = conn.default_server(http);
     if first {
-        conn.deadline.set(*server.srv.core.client_header_timeout);
+        conn.deadline.set(*conn.default_server(http).srv.core.client_header_timeout);
     } else {
         conn.idle.set(true);
         conn.set_nodelay();
-        conn.deadline.set(conn.keepalive.get());
+        conn.deadline.set(conn.keepalive.get().into());
     }
-    let read = conn
-        .deadline
-        .limit(std::future::poll_fn(|cx| {
-            ready!(conn.io.poll_worth_reading(cx))?;
-            let mut buffer = Buffer::with_capacity(8 << 10);
-            let n = ready!(conn.io.poll_read(cx, buffer.spare()))?;
-            buffer.filled(n);
-            conn.buffer.replace(buffer);
-            Poll::Ready(Ok::<usize, std::io::Error>(n))
-        }))
-        .await;
+    true
+}
+
+/// Ready once a request begins, or (false) none will come.
+fn poll_request(conn: &Connection, first: bool, cx: &mut Context<'_>) -> Poll<bool> {
+    let read = match poll_first_bytes(conn, cx) {
+        Poll::Ready(read) => Some(read),
+        Poll::Pending => {
+            ready!(conn.deadline.poll_expired(cx));
+            None
+        }
+    };
+    Poll::Ready(begins(conn, first, read))
+}
+
+fn poll_first_bytes(conn: &Connection, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    ready!(conn.io.poll_worth_reading(cx))?;
+    let mut buffer = Buffer::with_capacity(8 << 10);
+    let n = ready!(conn.io.poll_read(cx, buffer.spare()))?;
+    buffer.filled(n);
+    conn.buffer.replace(buffer);
+    Poll::Ready(Ok(n))
+}
+
+/// Whether a request begins with what was read; tells why none does. None: nothing came in time.
+fn begins(conn: &Connection, first: bool, read: Option<io::Result<usize>>) -> bool {
     match read {
         Some(Ok(0)) if !first => {
-            let client = conn.client_text.borrow();
+            let client = conn.client_text();
             let text = format_args!("client {client} closed keepalive connection");
-            crate::log::error(&conn.error_log(), Level::Info, Some(conn.number), text);
+            crate::log::error(conn.error_log(), Level::Info, Some(conn.number), text);
             false
         }
         Some(Ok(0)) => {
@@ -107,7 +171,6 @@ async fn wait(conn: &Rc<Connection>, http: &'static Http, first: bool) -> bool {
 
 async fn request(conn: Rc<Connection>, http: &'static Http) -> After {
     conn.requests.set(conn.requests.get() + 1);
-    conn.sent.set(0);
     let mut req = Request::new(conn.clone(), http);
     req.count_reading();
     let head = read_head(&mut req).await;
@@ -130,7 +193,7 @@ async fn request(conn: Rc<Connection>, http: &'static Http) -> After {
     }
     let after = after(&mut req, answered).await;
     req.end();
-    conn.keepalive.set(req.conf.core.keepalive_timeout.0);
+    conn.keepalive.set(u32::try_from(req.conf.core.keepalive_timeout.0).unwrap_or(u32::MAX));
     after
 }
 

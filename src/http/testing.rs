@@ -187,6 +187,7 @@ impl Drop for Site {
 async fn accept(listener: &tokio::net::TcpListener, http: &'static Http) {
     for number in 1.. {
         let (stream, peer) = listener.accept().await.unwrap();
-        crate::http::accept::serve_for_test(http, Socket::Tcp(stream), Address::Inet(peer), number);
+        let socket = Socket::connected(stream.into_std().unwrap().into(), false).unwrap();
+        crate::http::accept::serve_for_test(http, socket, Address::Inet(peer), number);
     }
 }

@@ -5,8 +5,9 @@ use std::fmt;
 
 /// The least size, as a power of two; smaller ones get this one.
 const LEAST: u32 = 10;
-/// Sizes kept in the pool: the powers of two from [`LEAST`] on. Larger ones are made to measure.
-const CLASSES: usize = 7;
+/// Sizes kept in the pool: the powers of two from [`LEAST`] on. The largest takes
+/// 64 KiB sealed as records of TLS. Larger ones are made to measure.
+const CLASSES: usize = 8;
 /// Bytes a thread keeps at most in each class.
 const KEEP: usize = 1 << 20;
 
@@ -95,9 +96,11 @@ impl Buffer {
 
     /// Moves what is left to the front, so that the spare room is one piece.
     pub fn compact(&mut self) {
-        self.data.copy_within(self.start..self.end, 0);
-        self.end -= self.start;
-        self.start = 0;
+        if self.start > 0 {
+            self.data.copy_within(self.start..self.end, 0);
+            self.end -= self.start;
+            self.start = 0;
+        }
     }
 
     /// Appends as much of `bytes` as there is room for, and returns how much that was.
@@ -118,6 +121,12 @@ impl Buffer {
     /// Gives the memory back, leaving an empty buffer without room.
     pub fn release(&mut self) {
         *self = Buffer::default();
+    }
+}
+
+impl AsRef<[u8]> for Buffer {
+    fn as_ref(&self) -> &[u8] {
+        self.bytes()
     }
 }
 

@@ -21,9 +21,9 @@ struct Entry {
     at: Cell<u64>,
     /// The earliest place in the heap that holds this entry.
     armed: Cell<u64>,
-    waker: RefCell<Option<Waker>>,
+    waker: Cell<Option<Waker>>,
     /// Deadlines that share this entry.
-    owners: Cell<usize>,
+    owners: Cell<u32>,
 }
 
 struct Due(u64, Rc<Entry>);
@@ -126,7 +126,7 @@ impl Timers {
                     entry.armed.set(at);
                     self.heap.borrow_mut().push(Reverse(Due(at, entry)));
                 }
-            } else if let Some(waker) = entry.waker.borrow_mut().take() {
+            } else if let Some(waker) = entry.waker.take() {
                 waker.wake();
             }
         }
@@ -191,7 +191,7 @@ impl Deadline {
         Deadline(Rc::new(Entry {
             at: Cell::new(NEVER),
             armed: Cell::new(NEVER),
-            waker: RefCell::new(None),
+            waker: Cell::new(None),
             owners: Cell::new(1),
         }))
     }
@@ -223,10 +223,8 @@ impl Deadline {
         if self.expired() {
             return Poll::Ready(());
         }
-        let mut waker = self.0.waker.borrow_mut();
-        if !waker.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
-            *waker = Some(cx.waker().clone());
-        }
+        let known = self.0.waker.take().filter(|waker| waker.will_wake(cx.waker()));
+        self.0.waker.set(Some(known.unwrap_or_else(|| cx.waker().clone())));
         Poll::Pending
     }
 
@@ -255,6 +253,15 @@ pub async fn sleep(ms: u64) {
 mod tests {
     use super::*;
     use std::time::Instant;
+
+    impl Entry {
+        fn has_waker(&self) -> bool {
+            let waker = self.waker.take();
+            let has = waker.is_some();
+            self.waker.set(waker);
+            has
+        }
+    }
 
     fn run<F: Future>(f: F) -> F::Output {
         let rt = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -306,11 +313,11 @@ mod tests {
                         drop(inside);
                     };
                     assert!(copy.limit(work).await.is_some());
-                    assert!(deadline.0.waker.borrow().is_some());
+                    assert!(deadline.0.has_waker());
                     Rc::downgrade(&deadline.0)
                 });
                 let entry = task.await.unwrap();
-                assert!(entry.upgrade().is_none_or(|entry| entry.waker.borrow().is_none()));
+                assert!(entry.upgrade().is_none_or(|entry| !entry.has_waker()));
                 assert_eq!(Rc::strong_count(&alive), 1);
             }
             TIMERS.with(|t| {

@@ -1,11 +1,7 @@
 //! Whether the peer is still there, found without reading what it sent.
 
-use std::future::Future;
 use std::io;
-use std::pin::pin;
-use std::task::{Context, Poll, Waker};
-
-use tokio::io::Interest;
+use std::task::{Context, Poll};
 
 use super::Socket;
 
@@ -45,11 +41,6 @@ impl Socket {
 
     /// Whether the system said that the peer sends no more.
     fn is_read_closed(&self) -> bool {
-        let mut cx = Context::from_waker(Waker::noop());
-        let ready = match self {
-            Socket::Tcp(s) => pin!(s.ready(Interest::READABLE)).poll(&mut cx),
-            Socket::Unix(s) => pin!(s.ready(Interest::READABLE)).poll(&mut cx),
-        };
-        matches!(ready, Poll::Ready(Ok(ready)) if ready.is_read_closed())
+        matches!(self.readiness(), Poll::Ready(Ok(ready)) if ready.is_read_closed())
     }
 }

@@ -17,6 +17,7 @@ pub mod option;
 pub mod proxy_protocol;
 pub mod resolve;
 pub mod resolver;
+pub mod socket;
 pub mod splice;
 pub mod tcp_info;
 
@@ -24,4 +25,5 @@ pub use addr::Address;
 pub use buffer::Buffer;
 pub use deadline::Deadline;
 pub use end::End;
-pub use io::{Io, Socket};
+pub use io::Io;
+pub use socket::Socket;

@@ -1,6 +1,6 @@
 //! Which thread serves a connection, and how many there may be.
 
-use super::stats::{Counted, stats};
+use super::stats::stats;
 use crate::log::{self, ErrorLog, Level};
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
@@ -31,10 +31,9 @@ struct Load {
 #[derive(Debug)]
 pub struct Slot {
     loads: &'static Loads,
-    thread: usize,
+    thread: u32,
+    /// Also one of stub_status' active connections.
     client: bool,
-    /// A client is one of stub_status' active connections.
-    _active: Option<Counted>,
 }
 
 thread_local! {
@@ -160,8 +159,10 @@ impl Loads {
             return None;
         }
         load.counter(client).fetch_add(1, Ordering::Relaxed);
-        let active = client.then(|| Counted::new(&stats().active));
-        Some(Slot { loads: self, thread, client, _active: active })
+        if client {
+            stats().active.fetch_add(1, Ordering::Relaxed);
+        }
+        Some(Slot { loads: self, thread: thread as u32, client })
     }
 }
 
@@ -177,7 +178,11 @@ impl Load {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.loads.threads[self.thread].counter(self.client).fetch_sub(1, Ordering::SeqCst);
+        if self.client {
+            // Perhaps not the thread that counted it: what counts is the sum.
+            stats().active.fetch_sub(1, Ordering::Relaxed);
+        }
+        self.loads.threads[self.thread as usize].counter(self.client).fetch_sub(1, Ordering::SeqCst);
         if self.client && self.loads.draining.load(Ordering::SeqCst) && self.loads.clients() == 0 {
             self.loads.drained.notify_one();
         }

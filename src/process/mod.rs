@@ -28,13 +28,13 @@ pub use init::run;
 pub use stats::{Counted, Stats, next_connection_number, stats};
 
 use crate::log::{self, ErrorLog, OpenFiles};
+use crate::net::Socket;
 use crate::net::accept::Peer;
 use crate::net::listen::Listen;
 use std::ffi::OsString;
 use std::net::UdpSocket;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use tokio::net::{TcpStream, UnixStream};
 
 /// One loaded configuration: what this room needs of it. The methods without a default and those of
 /// connections are called in a worker thread, inside its runtime and `LocalSet`.
@@ -91,18 +91,12 @@ pub struct Thread {
 /// A connection just taken.
 #[derive(Debug)]
 pub struct Accepted {
-    pub stream: Stream,
+    pub socket: Socket,
     pub peer: Peer,
     /// The number behind `*` in the error log, `$connection`.
     pub number: u64,
     /// Counts the connection until it is dropped.
     pub slot: Slot,
-}
-
-#[derive(Debug)]
-pub enum Stream {
-    Tcp(TcpStream),
-    Unix(UnixStream),
 }
 
 /// What the command line asks for, with paths made whole.

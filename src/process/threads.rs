@@ -1,11 +1,11 @@
 //! The threads of a worker: each takes connections, keeps those it should, and hands on the others.
 
 use super::balance::{Loads, Slot};
-use super::{Accepted, Configuration, Core, Stream, Thread, next_connection_number, privileges, stats};
+use super::{Accepted, Configuration, Core, Thread, next_connection_number, privileges, stats};
 use crate::log::{self, ErrorLog, Level};
 use crate::net::accept::{Peer, accept};
 use crate::net::listen::{Address, Kind, Listener};
-use crate::net::{clock, fd};
+use crate::net::{Socket, clock, fd};
 use std::cell::RefCell;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -314,13 +314,8 @@ impl Door {
 /// Gives a connection to its configuration, in its thread.
 fn serve(taken: Taken) {
     let Taken { configuration, listener, fd, peer, unix, number, slot } = taken;
-    let stream = if unix {
-        tokio::net::UnixStream::from_std(fd.into()).map(Stream::Unix)
-    } else {
-        tokio::net::TcpStream::from_std(fd.into()).map(Stream::Tcp)
-    };
-    match stream {
-        Ok(stream) => guarded(|| configuration.accepted(listener, Accepted { stream, peer, number, slot })),
+    match Socket::connected(fd, unix) {
+        Ok(socket) => guarded(|| configuration.accepted(listener, Accepted { socket, peer, number, slot })),
         Err(reason) => {
             let log = &configuration.core().error_log;
             log::error_errno(log, Level::Alert, Some(number), &reason, format_args!("epoll_ctl() failed"));

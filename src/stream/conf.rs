@@ -44,6 +44,8 @@ pub struct ServerBuild {
     pub listens: bool,
     /// What its directives say serves sessions; the last one counts.
     pub content: Option<super::module::ContentHandler>,
+    /// It takes what was read of the client before.
+    pub takes_ahead: bool,
     /// ` in FILE:LINE` of its block.
     pub at: String,
 }
@@ -91,7 +93,14 @@ impl StreamBuild {
     pub fn serve_by(&mut self, handler: super::module::ContentHandler) {
         if let Some(server) = &mut self.server {
             server.content = Some(handler);
+            server.takes_ahead = false;
         }
+    }
+
+    /// The same for one that takes [`super::session::Session::read_ahead`].
+    pub fn proxy_by(&mut self, handler: super::module::ContentHandler) {
+        self.serve_by(handler);
+        self.server.iter_mut().for_each(|server| server.takes_ahead = true);
     }
 
     /// Compiles text with variables.
@@ -123,6 +132,7 @@ pub fn server_block(cf: &mut Build, d: &Directive<'_>) -> Outcome {
         names: Vec::new(),
         listens: false,
         content: None,
+        takes_ahead: false,
         at: d.at().to_string(),
     });
     let read = cf.block(d, Context::STREAM_SERVER);
@@ -149,6 +159,7 @@ pub fn finish(cf: &mut Build) -> Outcome<Option<Stream>> {
     let main = main.merge(cf);
     let top = srv.top();
     let mut closed = Vec::with_capacity(servers.len());
+    let reads_ahead = servers.iter().all(|server| server.takes_ahead);
     for server in servers {
         let srv = server.srv.merge(&top, cf);
         let mut handlers: Handlers = modules::handlers(&srv);
@@ -171,8 +182,9 @@ pub fn finish(cf: &mut Build) -> Outcome<Option<Stream>> {
     let upstreams = std::mem::take(&mut cf.stream.upstreams);
     let ports = listens.resolve(&Closed(&closed), &mut cf.messages)?;
     modules::ssl::check_listens(&ports, &closed)?;
+    modules::ssl::set_resolving(&closed);
     let variables = vars.finish().map_err(Fault::Whole)?;
-    Ok(Some(Stream { main, servers: closed, ports, variables, upstreams }))
+    Ok(Some(Stream { main, servers: closed, ports, reads_ahead, variables, upstreams }))
 }
 
 /// Servers, as `listen` must know them.

@@ -37,6 +37,8 @@ pub struct Stream {
     pub servers: Vec<Server>,
     /// Listening sockets and their servers.
     pub ports: Vec<Port>,
+    /// Whatever serves its sessions takes what was read of the client before.
+    pub reads_ahead: bool,
     /// What each variable is.
     pub variables: Variables<Session>,
     /// Upstream groups.

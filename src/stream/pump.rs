@@ -96,15 +96,12 @@ impl<'a> Pump<'a> {
         session: &'a Session,
         client: &'a Io,
         upstream: &'a Io,
-        first: &[u8],
+        first: Buffer,
         limits: Limits,
         first_byte: &'a dyn Fn(),
     ) -> Self {
         let mut up = Direction::new(Side::Client, limits.upload_rate);
-        if !first.is_empty() {
-            up.buffer = Buffer::with_capacity(first.len().max(limits.buffer));
-            up.buffer.push(first);
-        }
+        up.buffer = first;
         let down = Direction::new(Side::Upstream, limits.download_rate);
         let deadline = Deadline::never();
         let watch = Watch::default();
@@ -269,7 +266,7 @@ impl Step<'_> {
         loop {
             let sent = match (&mut self.direction.pipe, self.to) {
                 (Some(pipe), Io::Plain(to)) if !pipe.is_empty() => {
-                    poll_socket(to, Interest::WRITABLE, cx, || pipe.drain(to.as_fd()))
+                    to.poll_io(Interest::WRITABLE, cx, || pipe.drain(to.as_fd()))
                 }
                 _ if !self.direction.buffer.is_empty() => {
                     let sent = self.to.poll_write(cx, self.direction.buffer.bytes());
@@ -332,20 +329,13 @@ impl Step<'_> {
             ready!(from.poll_read_ready(cx))?;
         }
         let buffer = &mut self.direction.buffer;
-        if buffer.capacity() == 0 {
+        if buffer.capacity() < self.limits.buffer {
             *buffer = Buffer::with_capacity(self.limits.buffer);
         }
         let room = buffer.spare();
         let size = room.len().min(limit);
         let n = ready!(self.from.poll_read(cx, &mut room[..size]))?;
         buffer.filled(n);
-        if n > 0
-            && n < size
-            && let Io::Plain(from) = self.from
-        {
-            // The socket is empty: to ask it again would cost a system call.
-            from.set_drained();
-        }
         Poll::Ready(Ok(n))
     }
 
@@ -359,7 +349,7 @@ impl Step<'_> {
             self.direction.pipe = Pipe::take();
         }
         let pipe = self.direction.pipe.as_mut()?;
-        let filled = poll_socket(from, Interest::READABLE, cx, || pipe.fill(from.as_fd()));
+        let filled = from.poll_io(Interest::READABLE, cx, || pipe.fill(from.as_fd()));
         if matches!(&filled, Poll::Ready(Err(reason)) if reason.raw_os_error() == Some(libc::EINVAL)) {
             // A socket that cannot be spliced from.
             self.direction.pipe = None;
@@ -460,26 +450,5 @@ pub fn tls_level(level: crate::tls::Level) -> Level {
         crate::tls::Level::Error => Level::Error,
         crate::tls::Level::Crit => Level::Crit,
         crate::tls::Level::Alert => Level::Alert,
-    }
-}
-
-/// Runs a system call on a socket until it does something.
-fn poll_socket(
-    socket: &Socket,
-    interest: Interest,
-    cx: &mut Context<'_>,
-    mut call: impl FnMut() -> io::Result<usize>,
-) -> Poll<io::Result<usize>> {
-    loop {
-        match socket.try_io(interest, &mut call) {
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                ready!(match interest {
-                    Interest::READABLE => socket.poll_read_ready(cx),
-                    _ => socket.poll_write_ready(cx),
-                })?;
-            }
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            done => return Poll::Ready(done),
-        }
     }
 }

@@ -3,14 +3,14 @@
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
-use std::task::Waker;
+use std::task::{Poll, Waker, ready};
 
 use super::Stream;
 use super::module::{BAD_REQUEST, Handler, INTERNAL_ERROR, OK, Verdict};
 use super::modules::pass::Passed;
 use super::session::Session;
 use crate::log::Level;
-use crate::net::io::{NoHeader, Peeked};
+use crate::net::socket::{NoHeader, Peeked};
 use crate::net::{Address, Buffer, Deadline, Io, Socket, proxy_protocol};
 use crate::process::Slot;
 
@@ -150,8 +150,7 @@ async fn preread(s: &mut Session) -> Result<(), u16> {
     let deadline = Deadline::never();
     deadline.set(*core.preread_timeout);
     let size = *core.preread_buffer_size;
-    let mut buffer = Buffer::with_capacity(size);
-    let mut len = 0;
+    let mut buffer = Buffer::default();
     loop {
         match verdict {
             Verdict::Done => break,
@@ -159,27 +158,25 @@ async fn preread(s: &mut Session) -> Result<(), u16> {
             Verdict::Next => match handlers.next() {
                 Some(next) => {
                     handler = next;
-                    let bytes = buffer.spare()[..len].to_vec();
-                    verdict = handler(s, &bytes);
+                    verdict = handler(s, buffer.bytes());
                 }
                 None => break,
             },
-            Verdict::More if len == size => {
+            Verdict::More if buffer.len() == size => {
                 s.error(Level::Error, format_args!("preread buffer full"));
                 return Err(BAD_REQUEST);
             }
             Verdict::More => {
-                let more = more_bytes(s, &deadline, &mut buffer, len, size).await?;
-                len = more.len;
-                verdict = handler(s, &buffer.spare()[..len]);
-                if verdict == Verdict::More && more.end && len < size {
+                let end = more_bytes(s, &deadline, &mut buffer, size).await?;
+                verdict = handler(s, buffer.bytes());
+                if verdict == Verdict::More && end && buffer.len() < size {
                     return Err(OK);
                 }
             }
         }
     }
-    if s.io.as_ref().is_some_and(Io::is_tls) {
-        s.read_ahead = buffer.spare()[..len].to_vec();
+    if reads_ahead(s) {
+        s.read_ahead.set(buffer);
     }
     Ok(())
 }
@@ -200,40 +197,43 @@ fn preread_datagram(s: &mut Session, first: &[u8]) -> Result<(), u16> {
     Ok(())
 }
 
-/// Waits for more than the first `seen` bytes: by peeking, so that they stay for whoever gets the connection; by
-/// reading under TLS.
-async fn more_bytes(
-    s: &Session,
-    deadline: &Deadline,
-    buffer: &mut Buffer,
-    seen: usize,
-    size: usize,
-) -> Result<Peeked, u16> {
-    let Some(io) = &s.io else { return Err(INTERNAL_ERROR) };
-    if !io.is_tls() {
-        let mut peeked = peek(s, deadline, buffer, seen).await?;
-        peeked.len = peeked.len.min(size);
-        return Ok(peeked);
-    }
-    let Some(room) = buffer.spare().get_mut(seen..size) else { return Err(INTERNAL_ERROR) };
-    match deadline.limit(io.read(room)).await {
-        Some(Ok(n)) if n > 0 => Ok(Peeked { len: seen + n, end: false }),
-        // nginx says nothing of a preread that takes too long.
-        _ => Err(OK),
-    }
+/// Whether the first bytes are read, not peeked at: under TLS, and where whatever serves the session takes them.
+fn reads_ahead(s: &Session) -> bool {
+    s.stream.reads_ahead || s.io.as_ref().is_some_and(Io::is_tls)
 }
 
-async fn peek(s: &Session, deadline: &Deadline, buffer: &mut Buffer, seen: usize) -> Result<Peeked, u16> {
-    let Some(socket) = s.io.as_ref().and_then(Io::plain) else { return Err(INTERNAL_ERROR) };
-    match deadline.limit(poll_fn(|cx| socket.poll_peek(cx, buffer.spare(), seen))).await {
-        // nginx says nothing of a preread that takes too long.
-        None => Err(OK),
-        Some(Err(reason)) => {
+/// Waits for more bytes than `buffer` has, up to `size`. Peeks at them where they have to stay for whoever gets the
+/// connection. True: no more will come.
+async fn more_bytes(s: &Session, deadline: &Deadline, buffer: &mut Buffer, size: usize) -> Result<bool, u16> {
+    let Some(io) = &s.io else { return Err(INTERNAL_ERROR) };
+    let (reads, seen) = (reads_ahead(s), buffer.len());
+    let work = poll_fn(|cx| {
+        // Nobody who waits owns a buffer.
+        ready!(io.poll_worth_reading(cx))?;
+        if buffer.capacity() == 0 {
+            *buffer = Buffer::with_capacity(size);
+        }
+        let peeked = match io.plain().filter(|_| !reads) {
+            Some(socket) => {
+                buffer.truncate(0);
+                ready!(socket.poll_peek(cx, &mut buffer.spare()[..size], seen))?
+            }
+            None => {
+                let len = ready!(io.poll_read(cx, &mut buffer.spare()[..size - seen]))?;
+                Peeked { len, end: len == 0 }
+            }
+        };
+        buffer.filled(peeked.len);
+        Poll::Ready(Ok::<bool, io::Error>(peeked.end))
+    });
+    match deadline.limit(work).await {
+        Some(Err(reason)) if !io.is_tls() => {
             s.connection_error(Level::Info, &reason, "recv() failed");
             Err(OK)
         }
-        Some(Ok(Peeked { len: 0, .. })) if seen == 0 => Err(OK),
-        Some(Ok(peeked)) => Ok(peeked),
+        Some(Ok(end)) if !(buffer.is_empty() || (end && reads)) => Ok(end),
+        // nginx says nothing of a preread that takes too long.
+        _ => Err(OK),
     }
 }
 

@@ -9,7 +9,7 @@ use super::{Server, Stream};
 use crate::conf::listen::{Addr, Port};
 use crate::log::{self, Level};
 use crate::net::clock::Wall;
-use crate::net::{Address, Io, Socket, clock, proxy_protocol};
+use crate::net::{Address, Buffer, Io, Socket, clock, proxy_protocol};
 use crate::process::Slot;
 use crate::tls::TlsInfo;
 use crate::tls::preread::{Parser, Preread};
@@ -44,8 +44,8 @@ pub struct Session {
     pub passes: u8,
     /// The connection is somebody else's now, and so is its log line.
     pub passed: bool,
-    /// What was read of the client and belongs to the content: only under TLS, else it is peeked at.
-    pub read_ahead: Vec<u8>,
+    /// What was read of the client and belongs to the content, which else is to find it in the socket.
+    pub read_ahead: Cell<Buffer>,
     /// `$status`; 0 until the session is over.
     pub status: u16,
     /// What came before everything else.
@@ -169,7 +169,7 @@ impl Session {
             slot: None,
             passes: 0,
             passed: false,
-            read_ahead: Vec::new(),
+            read_ahead: Cell::default(),
             status: 0,
             proxy_protocol: None,
             preread: None,
@@ -264,6 +264,11 @@ impl Session {
             let context = format_args!("{}", Doing(self));
             log::error_context(log, level, Some(self.number), reason, message, context);
         }
+    }
+
+    /// What stands behind a message: ` while proxying connection, client: ...`.
+    pub fn doing(&self) -> impl fmt::Display {
+        Doing(self)
     }
 
     /// `, bytes from/to client:..., bytes from/to upstream:...`

@@ -5,6 +5,7 @@ use super::constraints;
 use super::error::Error;
 use super::handshake_signature;
 use super::objects::{self, Configured, Objects};
+use super::record::Listen;
 use super::server::{CertificatePair, provider};
 use super::verdict::VerifyError;
 use super::verify::{PathVerifier, Purpose};
@@ -120,6 +121,8 @@ impl Connector {
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier))
             .with_client_cert_resolver(Arc::new(Identity(identity.map(Arc::new))));
+        config.enable_secret_extraction = true;
+        config.key_log = Arc::new(Listen);
         config.enable_sni = settings.server_name;
         config.alpn_protocols = settings.alpn.clone();
         // nginx does not mind which protocol an upstream selects.
@@ -197,7 +200,7 @@ impl UpstreamCertificates {
                 let trusted = settings.trusted_certificate.as_deref();
                 let store = trusted.map(objects::authorities).transpose()?.unwrap_or_default();
                 let crls = settings.crl.as_deref().map(objects::crls).transpose()?.unwrap_or_default();
-                Some(PathVerifier::new(store, crls, settings.verify_depth, Purpose::Server, provider))
+                Some(PathVerifier::new(store, &crls, settings.verify_depth, Purpose::Server, provider))
             }
         };
         Ok(UpstreamCertificates { path, provider: Arc::clone(provider) })

@@ -155,7 +155,8 @@ pub fn oneline(name: &X509Name<'_>) -> String {
 pub fn canonical(name: &X509Name<'_>) -> Vec<u8> {
     let mut out = Vec::new();
     for rdn in name.iter() {
-        out.push(1);
+        // A name is within another only by whole parts (RFC 5280 section 7.1).
+        out.push(u8::try_from(rdn.iter().count()).unwrap_or(u8::MAX));
         for attribute in rdn.iter() {
             let value = match text(attribute.attr_value()) {
                 Some(text) => {

@@ -13,9 +13,11 @@ fn bad(e: CertificateError) -> Error {
 }
 
 fn spki<'a>(cert: &'a CertificateDer<'_>) -> Result<&'a [u8], Error> {
-    let (_, parsed) =
-        X509Certificate::from_der(cert.as_ref()).map_err(|_| bad(CertificateError::BadEncoding))?;
-    Ok(parsed.tbs_certificate.subject_pki.raw)
+    match X509Certificate::from_der(cert.as_ref()) {
+        // Bytes behind a certificate would change its fingerprint and nothing else.
+        Ok(([], parsed)) => Ok(parsed.tbs_certificate.subject_pki.raw),
+        _ => Err(bad(CertificateError::BadEncoding)),
+    }
 }
 
 pub fn tls12(

@@ -33,7 +33,7 @@ pub(super) async fn meet_by(
     tokio::join!(accept(a, choose), client.connect(b, name))
 }
 
-async fn meet(server: &Arc<Server>, client: &Arc<Connector>) -> (Side, Side) {
+pub(super) async fn meet(server: &Arc<Server>, client: &Arc<Connector>) -> (Side, Side) {
     meet_by(|_| Choice::Serve(Arc::clone(server)), client, "localhost").await
 }
 

@@ -3,6 +3,7 @@
 use super::ciphers;
 use super::dn;
 use super::groups;
+use super::ocsp::StatusError;
 use super::pem;
 use super::verdict::VerifyError;
 use aws_lc_rs::digest;
@@ -39,6 +40,8 @@ pub struct TlsInfo {
     pub(super) certificate: Option<CertificateDer<'static>>,
     /// The verdict on a client's certificate, when `ssl_verify_client` asks for one and the client sent one.
     pub verdict: Option<Result<(), VerifyError>>,
+    /// What responders say of a client's good certificate, where `ssl_ocsp` has them asked.
+    pub status: Result<(), StatusError>,
 }
 
 // === impl TlsInfo ===
@@ -94,7 +97,10 @@ impl TlsInfo {
         match (&self.certificate, self.verdict) {
             (None, _) => "NONE".to_owned(),
             (Some(_), Some(Err(e))) => format!("FAILED:{}", e.reason()),
-            (Some(_), _) => "SUCCESS".to_owned(),
+            (Some(_), _) => match self.status {
+                Err(e) => format!("FAILED:{e}"),
+                Ok(()) => "SUCCESS".to_owned(),
+            },
         }
     }
 
@@ -246,6 +252,7 @@ mod tests {
             alpn: None,
             certificate: keys::certificates(&path).unwrap().into_iter().next(),
             verdict: None,
+            status: Ok(()),
         }
     }
 
@@ -276,6 +283,9 @@ mod tests {
         assert_eq!(info.client_verify(), "SUCCESS");
         info.verdict = Some(Err(VerifyError(10)));
         assert_eq!(info.client_verify(), "FAILED:certificate has expired");
+        info.verdict = Some(Ok(()));
+        info.status = Err(StatusError::Revoked);
+        assert_eq!(info.client_verify(), "FAILED:certificate revoked");
         info.certificate = None;
         assert_eq!(info.client_verify(), "NONE");
         assert_eq!(info.protocol(), "TLSv1.3");

@@ -10,8 +10,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::borrow::Cow;
 use std::fs::File;
 use std::io::Read;
-use x509_parser::oid_registry::OID_PKIX_ACCESS_DESCRIPTOR_OCSP;
-use x509_parser::prelude::{CertificateRevocationList, FromDer, ParsedExtension, X509Certificate};
+use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
 
 const NO_START_LINE: &str = "error:0480006C:PEM routines::no start line:Expecting: ";
 const NOT_A_KEY: &str =
@@ -156,17 +155,6 @@ pub fn ocsp_response(path: &str) -> Result<Vec<u8>, Error> {
         Some((body, _)) if !body.is_empty() => Ok(der),
         _ => Err(Error::Bio { call: "d2i_OCSP_RESPONSE_bio", name: path.to_owned(), ssl: String::new() }),
     }
-}
-
-/// Whether a certificate says where to ask for its OCSP response (RFC 5280, section 4.2.2.1).
-pub fn names_ocsp_responder(der: &[u8]) -> bool {
-    let Ok((_, cert)) = X509Certificate::from_der(der) else { return false };
-    cert.extensions().iter().any(|extension| match extension.parsed_extension() {
-        ParsedExtension::AuthorityInfoAccess(access) => {
-            access.accessdescs.iter().any(|d| d.access_method == OID_PKIX_ACCESS_DESCRIPTOR_OCSP)
-        }
-        _ => false,
-    })
 }
 
 /// A Diffie-Hellman parameter file: checked as nginx checks it. No suite here uses it.

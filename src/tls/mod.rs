@@ -25,18 +25,25 @@ pub mod ciphers;
 mod client;
 mod conf_command;
 mod constraints;
+mod crl;
 mod der;
 mod dn;
 mod encrypted;
 mod error;
 mod failure;
 pub mod groups;
+mod handshake;
 mod handshake_signature;
 mod info;
 pub mod keys;
 mod objects;
+pub mod ocsp;
 mod pem;
 pub mod preread;
+#[cfg(fuzzing)]
+pub mod record;
+#[cfg(not(fuzzing))]
+mod record;
 mod server;
 mod sessions;
 mod signed;
@@ -47,7 +54,11 @@ mod verify;
 #[cfg(test)]
 mod handshake_tests;
 #[cfg(test)]
+mod testing;
+#[cfg(test)]
 mod varying_tests;
+#[cfg(test)]
+mod verify_tests;
 
 pub use certificate_cache::{CertificateCache, ForConnection};
 pub use ciphers::Protocol;

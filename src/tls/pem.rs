@@ -119,20 +119,27 @@ fn decode(text: &[u8]) -> Option<Vec<u8>> {
 pub fn encode(label: &str, der: &[u8]) -> String {
     let mut out = format!("-----BEGIN {label}-----\n");
     for line in der.chunks(48) {
-        for chunk in line.chunks(3) {
-            let mut bytes = [0; 4];
-            bytes[1..=chunk.len()].copy_from_slice(chunk);
-            let bits = u32::from_be_bytes(bytes);
-            for i in 0..4 {
-                match i <= chunk.len() {
-                    true => out.push(ALPHABET[(bits >> (18 - 6 * i)) as usize & 63] as char),
-                    false => out.push('='),
-                }
-            }
-        }
+        out.push_str(&base64(line));
         out.push('\n');
     }
     out + &format!("-----END {label}-----\n")
+}
+
+/// Base64 (RFC 4648 section 4), padded, on one line.
+pub fn base64(bytes: &[u8]) -> String {
+    let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for chunk in bytes.chunks(3) {
+        let mut quad = [0; 4];
+        quad[1..=chunk.len()].copy_from_slice(chunk);
+        let bits = u32::from_be_bytes(quad);
+        for i in 0..4 {
+            match i <= chunk.len() {
+                true => out.push(ALPHABET[(bits >> (18 - 6 * i)) as usize & 63] as char),
+                false => out.push('='),
+            }
+        }
+    }
+    out
 }
 
 #[cfg(test)]

@@ -7,6 +7,8 @@ use super::groups;
 use super::handshake_signature;
 use super::keys;
 use super::objects::{self, Configured, Objects};
+use super::ocsp::{Checker, ClientStatus, Resolving, Staple, Staples, Stapling};
+use super::record::Listen;
 use super::sessions::{Context, SessionCache, TicketKeys};
 use super::verdict::VerifyError;
 use super::verify::{PathVerifier, Purpose};
@@ -61,8 +63,10 @@ pub struct ServerTls {
     pub varying: Vec<String>,
     /// Lines of `ssl_password_file`; empty when there is none.
     pub passwords: Vec<Vec<u8>>,
-    /// `ssl_stapling_file`.
-    pub stapling_file: Option<String>,
+    /// `ssl_stapling`.
+    pub stapling: Option<Stapling>,
+    /// `ssl_ocsp`.
+    pub client_status: Option<ClientStatus>,
     /// `ssl_session_tickets`, with the keys to use.
     pub tickets: Option<Arc<TicketKeys>>,
     pub session_cache: Option<SessionCache>,
@@ -94,7 +98,8 @@ impl Default for ServerTls {
             certificates: Vec::new(),
             varying: Vec::new(),
             passwords: Vec::new(),
-            stapling_file: None,
+            stapling: None,
+            client_status: None,
             tickets: None,
             session_cache: None,
             session_timeout: Duration::from_secs(300),
@@ -115,11 +120,21 @@ impl Default for ServerTls {
 pub struct Server {
     pub(super) config: Arc<ServerConfig>,
     pub(super) verify: Option<Arc<PathVerifier>>,
+    /// Most bytes of text in a record.
+    pub(super) record_size: usize,
     /// It speaks TLSv1.3.
     pub(super) tls13: bool,
+    /// Asks about clients' certificates.
+    pub(super) checker: Option<Arc<Checker>>,
+    pub(super) staples: Staples,
     /// What the configuration asks for and this program lacks; worth a warning.
     pub warnings: Vec<String>,
+    /// Why certificates are not stapled.
+    pub not_stapled: Vec<String>,
 }
+
+/// Certificates from a client's to the anchor.
+pub(super) type Path = Vec<CertificateDer<'static>>;
 
 /// Most bytes of payload in a record (RFC 8446, section 5.1).
 const MAX_RECORD: usize = 16384;
@@ -147,9 +162,12 @@ impl Server {
         let (versions, lacking) = ciphers::protocols(&settings.protocols)?;
         warnings.extend(lacking.iter().map(|p| format!("protocol \"{}\" is not supported", p.name())));
 
-        let certificates = Certificates::load(settings)?;
-        let client = ClientCertificates::load(settings, &provider)?;
+        let (mut certificates, named) = Certificates::load(settings)?;
+        let (client, responders) = ClientCertificates::load(settings, &provider)?;
         let context = context(settings, &certificates, client.as_ref());
+        let not_stapled = certificates.staple(settings, &named, &responders);
+        let staples = certificates.staples.clone();
+        let checker = settings.client_status.clone().map(|s| Arc::new(Checker::new(s, responders)));
         let verify = client.as_ref().map(|c| Arc::clone(&c.path));
 
         let builder = ServerConfig::builder_with_provider(provider)
@@ -177,33 +195,57 @@ impl Server {
             // rustls takes early data only with sessions it can take out of a cache, so that none is replayed.
             config.max_early_data_size = MAX_EARLY_DATA;
         }
+        config.enable_secret_extraction = true;
+        config.key_log = Arc::new(Listen);
+        let record_size = settings.record_size.clamp(LEAST_RECORD, MAX_RECORD);
         let tls13 = settings.protocols.contains(&Protocol::TlsV1_3);
-        Ok(Arc::new(Server { config: Arc::new(config), verify, tls13, warnings }))
+        let config = Arc::new(config);
+        Ok(Arc::new(Server { config, verify, record_size, tls13, checker, staples, warnings, not_stapled }))
+    }
+
+    /// How names of OCSP responders are resolved; known only when all of the configuration is read.
+    pub fn set_resolving(&self, resolving: Resolving) {
+        if let Some(checker) = &self.checker {
+            checker.set_resolving(resolving.clone());
+        }
+        self.staples.set_resolving(resolving);
     }
 
     /// The same server speaking other protocols on top.
     pub fn with_alpn(&self, alpn: Vec<Vec<u8>>) -> Arc<Self> {
         let mut config = ServerConfig::clone(&self.config);
         config.alpn_protocols = alpn;
-        self.with(config)
+        self.with(config, self.staples.clone())
     }
 
-    /// The same server with these certificates.
+    /// The same server with these certificates. To what is known only in a handshake nothing is stapled.
     pub fn showing(&self, keys: Vec<CertifiedKey>) -> Arc<Self> {
         let mut config = ServerConfig::clone(&self.config);
-        config.cert_resolver = Arc::new(Certificates::new(keys));
-        self.with(config)
+        config.cert_resolver = Arc::new(Certificates::new(keys.into_iter().map(Arc::new)));
+        self.with(config, Staples::default())
     }
 
-    fn with(&self, config: ServerConfig) -> Arc<Self> {
-        let (verify, tls13) = (self.verify.clone(), self.tls13);
-        Arc::new(Server { config: Arc::new(config), verify, tls13, warnings: Vec::new() })
+    fn with(&self, config: ServerConfig, staples: Staples) -> Arc<Self> {
+        Arc::new(Server {
+            config: Arc::new(config),
+            verify: self.verify.clone(),
+            record_size: self.record_size,
+            tls13: self.tls13,
+            checker: self.checker.clone(),
+            staples,
+            warnings: Vec::new(),
+            not_stapled: Vec::new(),
+        })
     }
 
-    /// The verdict on a client's certificates, the leaf first.
-    pub(super) fn verify_client(&self, chain: &[CertificateDer<'_>]) -> Option<Result<(), VerifyError>> {
+    /// The verdict on a client's certificates, the leaf first; of good ones the path, if somebody has to be asked
+    /// about it.
+    pub(super) fn verify_client(&self, chain: &[CertificateDer<'_>]) -> Option<Result<Path, VerifyError>> {
         let now = i64::try_from(UnixTime::now().as_secs()).unwrap_or(i64::MAX);
-        self.verify.as_ref().map(|path| path.verify(chain, now))
+        self.verify.as_ref().map(|verifier| match self.checker {
+            None => verifier.verify(chain, now).map(|()| Path::new()),
+            Some(_) => verifier.path(chain, now),
+        })
     }
 }
 
@@ -272,44 +314,64 @@ fn context(settings: &ServerTls, certs: &Certificates, client: Option<&ClientCer
     out
 }
 
+/// Certificates and their files.
+type Named = Vec<(String, Arc<CertifiedKey>)>;
+
 /// The certificates of a server, of which a client gets the first it can check.
 #[derive(Debug)]
 struct Certificates {
     keys: Vec<Arc<CertifiedKey>>,
+    staples: Staples,
 }
 
 // === impl Certificates ===
 
 impl Certificates {
-    fn load(settings: &ServerTls) -> Result<Self, Error> {
-        let staple = settings.stapling_file.as_deref().map(keys::ocsp_response).transpose()?;
-        let mut loaded = Vec::new();
+    /// With the file that each is from, replaced ones included.
+    fn load(settings: &ServerTls) -> Result<(Self, Named), Error> {
+        let file = settings.stapling.as_ref().and_then(|s| s.file.as_deref());
+        let staple = file.map(keys::ocsp_response).transpose()?;
+        let mut named = Named::new();
         for pair in &settings.certificates {
             let mut key = Configured.certified_key(&pair.certificate, &pair.key, &settings.passwords)?;
             key.ocsp.clone_from(&staple);
-            loaded.push(key);
+            named.push((pair.certificate.clone(), Arc::new(key)));
         }
-        Ok(Certificates::new(loaded))
+        let keys = named.iter().map(|(_, key)| Arc::clone(key));
+        Ok((Certificates::new(keys), named))
     }
 
-    fn new(certified: Vec<CertifiedKey>) -> Self {
+    fn new(certified: impl Iterator<Item = Arc<CertifiedKey>>) -> Self {
         let mut keys: Vec<Arc<CertifiedKey>> = Vec::new();
         for key in certified {
             // OpenSSL has one place for a kind of key: the last of a kind wins.
             let kind = key.key.algorithm();
             match keys.iter_mut().find(|k| k.key.algorithm() == kind) {
-                Some(place) => *place = Arc::new(key),
-                None => keys.push(Arc::new(key)),
+                Some(place) => *place = key,
+                None => keys.push(key),
             }
         }
         // Among kinds that a client knows, OpenSSL takes the client's first; without a wish ECDSA is cheaper.
         keys.sort_by_key(|k| k.key.algorithm() == SignatureAlgorithm::RSA);
-        Certificates { keys }
+        Certificates { keys, staples: Staples::default() }
     }
-}
 
-impl ResolvesServerCert for Certificates {
-    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+    /// Finds out whom to ask for responses to staple; returns what is in the way of it.
+    fn staple(&mut self, settings: &ServerTls, named: &Named, verifier: &Arc<PathVerifier>) -> Vec<String> {
+        let Some(stapling) = settings.stapling.as_ref().filter(|s| s.file.is_none()) else {
+            return Vec::new();
+        };
+        let mut ignored = Vec::new();
+        for (name, key) in named {
+            match Staple::new(key, name, stapling, verifier) {
+                Ok(staple) => self.staples.add(staple),
+                Err(why) => ignored.push(why.to_string()),
+            }
+        }
+        ignored
+    }
+
+    fn choose(&self, hello: &ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         if let [only] = self.keys.as_slice() {
             return Some(Arc::clone(only));
         }
@@ -327,6 +389,12 @@ impl ResolvesServerCert for Certificates {
     }
 }
 
+impl ResolvesServerCert for Certificates {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        self.choose(&hello).map(|key| self.staples.on(key))
+    }
+}
+
 /// Asks clients for certificates and lets every one pass that proves its key: the verdict on its path is found
 /// after the handshake, for the request to be answered by it.
 #[derive(Debug)]
@@ -339,7 +407,11 @@ struct ClientCertificates {
 // === impl ClientCertificates ===
 
 impl ClientCertificates {
-    fn load(settings: &ServerTls, provider: &Arc<CryptoProvider>) -> Result<Option<Self>, Error> {
+    /// Who asks clients for certificates, if anybody; and who checks the signatures of OCSP responders.
+    fn load(
+        settings: &ServerTls,
+        provider: &Arc<CryptoProvider>,
+    ) -> Result<(Option<Self>, Arc<PathVerifier>), Error> {
         let load = |name: &Option<String>| match name.as_deref() {
             Some(name) if !name.is_empty() => objects::authorities(name),
             _ => Ok(Vec::new()),
@@ -359,11 +431,10 @@ impl ClientCertificates {
         }
         store.extend(load(&settings.trusted_certificate)?);
         let crls = settings.crl.as_deref().map(objects::crls).transpose()?.unwrap_or_default();
-        if settings.verify == VerifyMode::Off {
-            return Ok(None);
-        }
-        let path = PathVerifier::new(store, crls, settings.verify_depth, Purpose::Client, provider);
-        Ok(Some(ClientCertificates { path, hints, provider: Arc::clone(provider) }))
+        let path = PathVerifier::new(store, &crls, settings.verify_depth, Purpose::Client, provider);
+        let responders = path.for_responders();
+        let client = ClientCertificates { path, hints, provider: Arc::clone(provider) };
+        Ok(((settings.verify != VerifyMode::Off).then_some(client), responders))
     }
 }
 

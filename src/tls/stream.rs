@@ -1,18 +1,20 @@
 //! TLS connections, accepted and opened, as byte streams.
 
 use super::client::{Connector, rustls_name};
-use super::failure::{HandshakeError, NotTls};
+use super::failure::HandshakeError;
+use super::handshake;
 use super::info::{Offered, TlsInfo};
-use super::server::Server;
+use super::ocsp::{Checker, Log};
+use super::record::Records;
+use super::server::{Path, Server};
 use aws_lc_rs::rand;
-use rustls::server::{Acceptor, ClientHello};
+use rustls::server::ClientHello;
 use rustls::{CommonState, HandshakeKind, ProtocolVersion, SignatureScheme};
 use std::io::{self, IoSlice, Read};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio_rustls::{StartHandshake, TlsConnector, client, server};
+use std::task::{Context, Poll, ready};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 /// What to do with a client that asked for a name.
 #[derive(Debug, Clone)]
@@ -57,6 +59,7 @@ impl<IO> Asking<'_, IO> {
             alpn: None,
             certificate: None,
             verdict: None,
+            status: Ok(()),
         }
     }
 }
@@ -64,16 +67,11 @@ impl<IO> Asking<'_, IO> {
 /// A TLS connection over any byte stream. `poll_shutdown` says close_notify first; a peer's end of stream is an end
 /// with or without its close_notify, as under nginx.
 pub struct TlsStream<IO> {
-    side: Side<IO>,
+    io: IO,
+    pub(super) records: Records,
     info: Arc<TlsInfo>,
-    /// Early data of a client has not all been read.
-    early: bool,
-}
-
-/// Boxed: a task that waits should not carry the state of TLS in its own frame.
-enum Side<IO> {
-    Server(Box<server::TlsStream<IO>>),
-    Client(Box<client::TlsStream<IO>>),
+    /// Who is to be asked about a client's certificates, and these with those above them.
+    unasked: Option<Box<(Arc<Checker>, Path)>>,
 }
 
 /// unrecognized_name (RFC 6066 section 3).
@@ -94,47 +92,62 @@ where
 }
 
 async fn handshake<IO>(
-    io: IO,
+    mut io: IO,
     choose: impl FnOnce(&Asking<'_, IO>) -> Choice,
 ) -> Result<TlsStream<IO>, HandshakeError>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
-    let start = client_hello(io).await?;
-    let hello = start.client_hello();
-    let server = match choose(&Asking { hello: start.client_hello(), io: &start.io }) {
+    let (accepted, incoming) = handshake::client_hello(&mut io).await?;
+    let hello = accepted.client_hello();
+    let server = match choose(&Asking { hello: accepted.client_hello(), io: &io }) {
         Choice::Serve(server) => server,
-        Choice::Reject => return Err(refuse(start.io, UNRECOGNIZED_NAME, HandshakeError::Rejected).await),
+        Choice::Reject => return Err(refuse(io, UNRECOGNIZED_NAME, HandshakeError::Rejected).await),
         Choice::NoCertificate => {
-            return Err(refuse(start.io, INTERNAL_ERROR, HandshakeError::NoCertificate).await);
+            return Err(refuse(io, INTERNAL_ERROR, HandshakeError::NoCertificate).await);
         }
     };
     let server_name = hello.server_name().map(Box::from);
     let offered = offered(&hello);
-    let key = server.config.cert_resolver.resolve(start.client_hello());
+    let key = server.config.cert_resolver.resolve(accepted.client_hello());
 
     let mut session_id = [0; 32];
     // Only a label: without randomness it stays empty, and the handshake will fail anyway.
     let _ = rand::fill(&mut session_id);
-    let accept = start
-        .into_stream_with(Arc::clone(&server.config), |session| session.set_resumption_data(&session_id));
-    let mut stream = Box::new(accept.await.map_err(HandshakeError::from_io)?);
+    let config = Arc::clone(&server.config);
+    let (mut session, incoming, secrets) =
+        handshake::answer(&mut io, (accepted, incoming), config, &session_id).await?;
 
-    let (_, session) = stream.get_mut();
-    let early = session.early_data().is_some();
-    let mut info = common(session);
+    let mut early = Vec::new();
+    if let Some(mut data) = session.early_data() {
+        data.read_to_end(&mut early).map_err(HandshakeError::from_io)?;
+    }
+    let mut info = common(&session);
     if let Some(id) = session.received_resumption_data().and_then(|d| d.try_into().ok()) {
         session_id = id;
     }
     if !info.reused {
         let schemes = signing_schemes(&offered, info.version);
-        info.scheme = key.and_then(|k| k.key.choose_scheme(&schemes)).map(|signer| signer.scheme());
+        info.scheme = key.as_ref().and_then(|k| k.key.choose_scheme(&schemes)).map(|signer| signer.scheme());
     }
-    info.verdict = session.peer_certificates().and_then(|chain| server.verify_client(chain));
+    if let Some(key) = &key {
+        server.staples.update(key);
+    }
+    let mut unasked = None;
+    match session.peer_certificates().and_then(|chain| server.verify_client(chain)) {
+        None => {}
+        Some(Err(error)) => info.verdict = Some(Err(error)),
+        Some(Ok(path)) => {
+            info.verdict = Some(Ok(()));
+            unasked = server.checker.as_ref().map(|checker| Box::new((Arc::clone(checker), path)));
+        }
+    }
     info.session_id = Some(session_id);
     info.server_name = server_name;
     info.offered = offered;
-    Ok(TlsStream { side: Side::Server(stream), info: Arc::new(info), early })
+    let records = handshake::server_records(session, incoming, secrets, early, server.record_size)
+        .map_err(HandshakeError::from_tls)?;
+    Ok(TlsStream { io, records, info: Arc::new(info), unasked })
 }
 
 /// Says a fatal alert instead of a ServerHello.
@@ -148,68 +161,21 @@ where
     error
 }
 
-/// Reads the ClientHello. What does not begin like TLS gets no alert, as from OpenSSL.
-async fn client_hello<IO>(mut io: IO) -> Result<StartHandshake<IO>, HandshakeError>
-where
-    IO: AsyncRead + AsyncWrite + Unpin,
-{
-    let mut acceptor = Acceptor::default();
-    let mut buffer = crate::net::Buffer::with_capacity(4 << 10);
-    let mut first = true;
-    let mut ssl2 = false;
-    loop {
-        let n = io.read(buffer.spare()).await.map_err(HandshakeError::from_io)?;
-        if n == 0 {
-            return Err(HandshakeError::Closed(None));
-        }
-        buffer.filled(n);
-        if first && buffer.len() < RECORD_HEADER {
-            continue;
-        }
-        if std::mem::take(&mut first)
-            && let Some(other) = NotTls::of(buffer.bytes())
-        {
-            return Err(HandshakeError::NotTls(other));
-        }
-        // A hello in the form of SSL 2 is from before there were alerts.
-        ssl2 |= buffer.bytes().first().is_some_and(|byte| byte & 0x80 != 0);
-        let mut unread = buffer.bytes();
-        while !unread.is_empty() {
-            acceptor.read_tls(&mut unread).map_err(HandshakeError::from_io)?;
-        }
-        buffer.consume(buffer.len());
-        match acceptor.accept() {
-            Ok(Some(accepted)) => return Ok(StartHandshake::from_parts(accepted, io)),
-            Ok(None) => {}
-            Err((error, _)) if ssl2 => return Err(HandshakeError::from_tls(error)),
-            Err((error, mut alert)) => {
-                let mut bytes = Vec::new();
-                // Into memory, which takes all of it; the client may be gone, and then hears nothing.
-                let _ = alert.write_all(&mut bytes);
-                let _ = io.write_all(&bytes).await;
-                return Err(HandshakeError::from_tls(error));
-            }
-        }
-    }
-}
-
-/// Type, version and length in front of a record (RFC 8446 section 5.1).
-const RECORD_HEADER: usize = 5;
-
 impl Connector {
     /// Takes an upstream through the handshake. `name` is what its certificate has to be for, and what is sent to it
     /// when the settings say so.
-    pub async fn connect<IO>(&self, io: IO, name: &str) -> Result<TlsStream<IO>, HandshakeError>
+    pub async fn connect<IO>(&self, mut io: IO, name: &str) -> Result<TlsStream<IO>, HandshakeError>
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
-        let connector = TlsConnector::from(Arc::clone(&self.config));
-        let handshake = Box::pin(connector.connect(rustls_name(name), io));
-        let stream = Box::new(handshake.await.map_err(HandshakeError::from_io)?);
-        let (_, session) = stream.get_ref();
+        // Boxed for the time of the handshake: its state is large.
+        let greet = Box::pin(handshake::greet(&mut io, Arc::clone(&self.config), rustls_name(name)));
+        let (session, incoming, secrets, early) = greet.await?;
         self.check_name(session.peer_certificates(), name).map_err(HandshakeError::Upstream)?;
-        let info = common(session);
-        Ok(TlsStream { side: Side::Client(stream), info: Arc::new(info), early: false })
+        let info = common(&session);
+        let records =
+            handshake::client_records(session, incoming, secrets, early).map_err(HandshakeError::from_tls)?;
+        Ok(TlsStream { io, records, info: Arc::new(info), unasked: None })
     }
 }
 
@@ -244,6 +210,7 @@ fn common(state: &CommonState) -> TlsInfo {
         alpn: state.alpn_protocol().map(Box::from),
         certificate: state.peer_certificates().and_then(<[_]>::first).map(|c| c.clone().into_owned()),
         verdict: None,
+        status: Ok(()),
     }
 }
 
@@ -255,39 +222,59 @@ impl<IO> TlsStream<IO> {
         &self.info
     }
 
+    /// Asks responders about the client's certificates where `ssl_ocsp` says so. It takes as long as they do: put a
+    /// deadline on it. `log` tells where to log.
+    pub async fn check_status(&mut self, log: impl FnOnce() -> Log) {
+        if let Some(unasked) = self.unasked.take() {
+            let (checker, path) = *unasked;
+            let status = checker.check(&path, &log()).await;
+            Arc::make_mut(&mut self.info).status = status;
+        }
+    }
+
     /// The stream underneath.
     pub fn io(&self) -> &IO {
-        match &self.side {
-            Side::Server(s) => s.get_ref().0,
-            Side::Client(s) => s.get_ref().0,
-        }
+        &self.io
     }
 
     /// The stream underneath; bytes written to it directly are not part of the TLS connection.
     pub fn io_mut(&mut self) -> &mut IO {
-        match &mut self.side {
-            Side::Server(s) => s.get_mut().0,
-            Side::Client(s) => s.get_mut().0,
-        }
+        &mut self.io
     }
 
     /// Whether the peer said close_notify, or sent what was received but not read so far.
     pub fn has_unread(&self) -> bool {
-        match &self.side {
-            Side::Server(s) => !s.get_ref().1.wants_read(),
-            Side::Client(s) => !s.get_ref().1.wants_read(),
-        }
+        self.records.has_unread()
     }
 
-    fn read_early(&mut self, buf: &mut ReadBuf<'_>) -> io::Result<bool> {
-        if let Side::Server(s) = &mut self.side
-            && let Some(mut data) = s.get_mut().1.early_data()
-        {
-            let n = data.read(buf.initialize_unfilled())?;
-            buf.advance(n);
-            return Ok(n > 0);
+    /// Whether all that was written has left.
+    pub fn is_flushed(&self) -> bool {
+        self.records.is_flushed()
+    }
+}
+
+impl<IO: AsyncRead + AsyncWrite + Unpin> TlsStream<IO> {
+    /// Reads what is there into `buf`; 0 is the peer's end.
+    pub fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        if buf.is_empty() {
+            return Poll::Ready(Ok(0));
         }
-        Ok(false)
+        self.records.poll_read(&mut self.io, cx, buf)
+    }
+
+    /// Writes some of several pieces, as one record where they fit.
+    pub fn poll_write(&mut self, cx: &mut Context<'_>, pieces: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        self.records.poll_write(&mut self.io, cx, pieces)
+    }
+
+    /// Sends what is held back.
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.records.poll_flush(&mut self.io, cx)
+    }
+
+    /// Says close_notify, and ends the stream underneath.
+    pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.records.poll_shutdown(&mut self.io, cx)
     }
 }
 
@@ -297,32 +284,15 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for TlsStream<IO> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if buf.remaining() == 0 {
-            return Poll::Ready(Ok(()));
-        }
-        if self.early {
-            if self.read_early(buf)? {
-                return Poll::Ready(Ok(()));
-            }
-            self.early = false;
-        }
-        let read = match &mut self.side {
-            Side::Server(s) => Pin::new(s.as_mut()).poll_read(cx, buf),
-            Side::Client(s) => Pin::new(s.as_mut()).poll_read(cx, buf),
-        };
-        match read {
-            Poll::Ready(Err(e)) if e.kind() == io::ErrorKind::UnexpectedEof => Poll::Ready(Ok(())),
-            other => other,
-        }
+        let n = ready!(TlsStream::poll_read(&mut self, cx, buf.initialize_unfilled()))?;
+        buf.advance(n);
+        Poll::Ready(Ok(()))
     }
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TlsStream<IO> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut self.side {
-            Side::Server(s) => Pin::new(s.as_mut()).poll_write(cx, buf),
-            Side::Client(s) => Pin::new(s.as_mut()).poll_write(cx, buf),
-        }
+        TlsStream::poll_write(&mut self, cx, &[IoSlice::new(buf)])
     }
 
     fn poll_write_vectored(
@@ -330,10 +300,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TlsStream<IO> {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.side {
-            Side::Server(s) => Pin::new(s.as_mut()).poll_write_vectored(cx, bufs),
-            Side::Client(s) => Pin::new(s.as_mut()).poll_write_vectored(cx, bufs),
-        }
+        TlsStream::poll_write(&mut self, cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -341,16 +308,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TlsStream<IO> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.side {
-            Side::Server(s) => Pin::new(s.as_mut()).poll_flush(cx),
-            Side::Client(s) => Pin::new(s.as_mut()).poll_flush(cx),
-        }
+        TlsStream::poll_flush(&mut self, cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.side {
-            Side::Server(s) => Pin::new(s.as_mut()).poll_shutdown(cx),
-            Side::Client(s) => Pin::new(s.as_mut()).poll_shutdown(cx),
-        }
+        TlsStream::poll_shutdown(&mut self, cx)
     }
 }

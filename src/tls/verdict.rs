@@ -9,6 +9,7 @@ pub struct VerifyError(pub u32);
 // === impl VerifyError ===
 
 impl VerifyError {
+    pub(super) const UNSPECIFIED: Self = VerifyError(1);
     pub(super) const UNABLE_TO_GET_ISSUER_CERT: Self = VerifyError(2);
     pub(super) const UNABLE_TO_GET_CRL: Self = VerifyError(3);
     pub(super) const CERT_SIGNATURE_FAILURE: Self = VerifyError(7);
@@ -23,18 +24,21 @@ impl VerifyError {
     pub(super) const UNABLE_TO_VERIFY_LEAF_SIGNATURE: Self = VerifyError(21);
     pub(super) const CERT_CHAIN_TOO_LONG: Self = VerifyError(22);
     pub(super) const CERT_REVOKED: Self = VerifyError(23);
-    pub(super) const INVALID_CA: Self = VerifyError(24);
     pub(super) const PATH_LENGTH_EXCEEDED: Self = VerifyError(25);
     pub(super) const INVALID_PURPOSE: Self = VerifyError(26);
+    pub(super) const KEYUSAGE_NO_CERTSIGN: Self = VerifyError(32);
     pub(super) const UNABLE_TO_GET_CRL_ISSUER: Self = VerifyError(33);
     pub(super) const UNHANDLED_CRITICAL_EXTENSION: Self = VerifyError(34);
     pub(super) const KEYUSAGE_NO_CRL_SIGN: Self = VerifyError(35);
     pub(super) const UNHANDLED_CRITICAL_CRL_EXTENSION: Self = VerifyError(36);
     pub(super) const INVALID_EXTENSION: Self = VerifyError(41);
+    pub(super) const DIFFERENT_CRL_SCOPE: Self = VerifyError(44);
     pub(super) const PERMITTED_VIOLATION: Self = VerifyError(47);
     pub(super) const EXCLUDED_VIOLATION: Self = VerifyError(48);
     pub(super) const UNSUPPORTED_CONSTRAINT_TYPE: Self = VerifyError(51);
+    pub(super) const UNSUPPORTED_NAME_SYNTAX: Self = VerifyError(53);
     pub(super) const CA_MD_TOO_WEAK: Self = VerifyError(68);
+    pub(super) const INVALID_CA: Self = VerifyError(79);
 
     /// Whether `ssl_verify_client optional_no_ca` lets it pass: only the trust anchor is missing.
     pub fn is_only_untrusted(self) -> bool {
@@ -58,18 +62,21 @@ impl VerifyError {
             21 => "unable to verify the first certificate",
             22 => "certificate chain too long",
             23 => "certificate revoked",
-            24 => "invalid CA certificate",
             25 => "path length constraint exceeded",
             26 => "unsuitable certificate purpose",
+            32 => "key usage does not include certificate signing",
             33 => "unable to get CRL issuer certificate",
             34 => "unhandled critical extension",
             35 => "key usage does not include CRL signing",
             36 => "unhandled critical CRL extension",
             41 => "invalid or inconsistent certificate extension",
+            44 => "different CRL scope",
             47 => "permitted subtree violation",
             48 => "excluded subtree violation",
             51 => "unsupported name constraint type",
+            53 => "unsupported or invalid name syntax",
             68 => "CA signature digest algorithm too weak",
+            79 => "invalid CA certificate",
             _ => "unspecified certificate verification error",
         }
     }
@@ -83,18 +90,29 @@ impl fmt::Display for VerifyError {
 
 impl std::error::Error for VerifyError {}
 
-/// The verdict while steps go on: the last error stands, and nothing turns it back to good.
+/// The verdict while steps go on: nothing turns it back to good. Under nginx's callback the last error stands, without
+/// one the first.
 #[derive(Default)]
-pub(super) struct Verdict(Option<VerifyError>);
+pub(super) struct Verdict {
+    error: Option<VerifyError>,
+    first: bool,
+}
 
 // === impl Verdict ===
 
 impl Verdict {
+    /// One whose first error stands.
+    pub(super) fn of_first() -> Self {
+        Verdict { error: None, first: true }
+    }
+
     pub(super) fn bad(&mut self, e: VerifyError) {
-        self.0 = Some(e);
+        if self.error.is_none() || !self.first {
+            self.error = Some(e);
+        }
     }
 
     pub(super) fn result(&self) -> Result<(), VerifyError> {
-        self.0.map_or(Ok(()), Err)
+        self.error.map_or(Ok(()), Err)
     }
 }

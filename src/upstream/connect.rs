@@ -3,12 +3,12 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-
-use socket2::{Domain, Protocol, SockAddr, Type};
-use tokio::net::{TcpStream, UnixStream};
+use std::os::fd::AsFd;
 
 use crate::log::Level;
 use crate::net::{Address, Socket, option};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use socket2::{Domain, Protocol, SockAddr, Type};
 
 /// How to connect.
 #[derive(Clone, Debug, Default)]
@@ -124,19 +124,28 @@ impl ConnectError {
 pub async fn connect(to: &Address, options: &Options) -> Result<Socket, ConnectError> {
     let fail = |step| move |source| ConnectError { step, to: to.clone(), source };
     let (socket, pending) = begin(to, options, Type::STREAM)?;
-    let stream = match to {
-        Address::Inet(_) => Socket::Tcp(TcpStream::from_std(socket.into()).map_err(fail(Step::Socket))?),
-        Address::Unix(_) => Socket::Unix(UnixStream::from_std(socket.into()).map_err(fail(Step::Socket))?),
-    };
-    if !pending {
-        return Ok(stream);
+    let unix = matches!(to, Address::Unix(_));
+    if !pending || is_local(to) && is_connected(&socket) {
+        return Socket::connected(socket.into(), unix).map_err(fail(Step::Socket));
     }
+    let stream = Socket::connecting(socket.into(), unix).map_err(fail(Step::Socket))?;
     std::future::poll_fn(|cx| stream.poll_write_ready(cx)).await.map_err(fail(Step::Connecting))?;
     let reason = socket2::SockRef::from(&stream).take_error().map_err(fail(Step::Connecting))?;
     match reason {
         Some(reason) => Err(fail(Step::Connecting)(reason)),
         None => Ok(stream),
     }
+}
+
+fn is_local(to: &Address) -> bool {
+    matches!(to, Address::Inet(addr) if addr.ip().is_loopback())
+}
+
+/// Whether the connection is there. Within a machine it mostly is as soon as connect(2) returns, though that says
+/// `EINPROGRESS`: to ask is cheaper than to wait for the event.
+fn is_connected(socket: &socket2::Socket) -> bool {
+    let mut fds = [PollFd::new(socket.as_fd(), PollFlags::POLLOUT)];
+    matches!(poll(&mut fds, PollTimeout::ZERO), Ok(1)) && fds[0].revents() == Some(PollFlags::POLLOUT)
 }
 
 /// A socket of datagrams for one peer, which does not block.

@@ -301,10 +301,7 @@ mod tests {
     }
 
     fn port(kept: &Kept) -> u16 {
-        kept.io.with_socket(|s| match s {
-            Socket::Tcp(s) => s.local_addr().unwrap().port(),
-            Socket::Unix(_) => 0,
-        })
+        kept.io.with_socket(|s| s.local_address().port().unwrap_or(0))
     }
 
     #[test]

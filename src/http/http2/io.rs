@@ -91,8 +91,8 @@ impl Held {
             if buffer.spare().len() < piece.len() {
                 buffer.compact();
                 if buffer.spare().len() < piece.len() {
-                    let want = (buffer.len() + piece.len()).max(4 << 10);
-                    buffer.grow(want.next_power_of_two());
+                    // All at once: what comes out of the pool costs the same, whatever its size.
+                    buffer.grow(HELD);
                 }
             }
             buffer.push(piece);

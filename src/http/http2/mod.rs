@@ -189,7 +189,7 @@ impl Streams {
         self.active.set(self.active.get() + 1);
         let core = &conn.default_server(self.http).root.core;
         let age = crate::net::clock::now().saturating_sub(conn.start_ms);
-        let many = conn.requests.get() >= *core.keepalive_requests as u64;
+        let many = conn.requests.get() as usize >= *core.keepalive_requests;
         if many || age > *core.keepalive_time || crate::process::exiting() {
             self.leaving.set(true);
         }

@@ -49,7 +49,7 @@ fn rule(cf: &mut Build, d: &Directive<'_>) -> Outcome {
 }
 
 fn access(req: &mut Request) -> Step<'_> {
-    let denied = denies(&req.conf.access.rules, &req.conn.client.borrow());
+    let denied = denies(&req.conf.access.rules, &req.conn.client());
     match denied {
         None => Verdict::Next.into(),
         Some(false) => Verdict::Allow.into(),

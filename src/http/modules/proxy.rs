@@ -220,8 +220,10 @@ impl Module for Proxy {
         Commands { module: "ngx_http_proxy", setters: &both::<ALL>(PLAIN, proxy_ssl::SETTERS) };
 
     const VARIABLES: &'static [Builtin<Request>] = &[
-        Builtin::new("proxy_host", |r, out| with_vars(r, |vars| out.extend_from_slice(&vars.host_header))),
-        Builtin::new("proxy_port", |r, out| with_vars(r, |vars| out.extend_from_slice(&vars.port))),
+        Builtin::changeable("proxy_host", |r, out| {
+            with_vars(r, |vars| out.extend_from_slice(&vars.host_header))
+        }),
+        Builtin::changeable("proxy_port", |r, out| with_vars(r, |vars| out.extend_from_slice(&vars.port))),
         Builtin::new("proxy_add_x_forwarded_for", add_x_forwarded_for),
         // As in nginx, a name without a value.
         Builtin::new("proxy_add_via", |_, _| false),
@@ -308,7 +310,7 @@ fn add_x_forwarded_for(req: &Request, out: &mut Vec<u8>) -> bool {
         out.extend_from_slice(value);
         out.extend_from_slice(b", ");
     }
-    out.extend_from_slice(req.conn.client_text.borrow().as_bytes());
+    out.extend_from_slice(req.conn.client_text().as_bytes());
     true
 }
 

@@ -63,16 +63,16 @@ impl Module for RealIp {
     };
     const VARIABLES: &'static [Builtin<Request>] = &[
         Builtin::new("realip_remote_addr", |req, out| {
-            match &*req.conn.realip.borrow() {
+            match req.conn.realip().as_deref() {
                 Some(address) => out.extend_from_slice(address.host().as_bytes()),
-                None => out.extend_from_slice(req.conn.client_text.borrow().as_bytes()),
+                None => out.extend_from_slice(req.conn.client_text().as_bytes()),
             }
             true
         }),
         Builtin::new("realip_remote_port", |req, out| {
-            let port = match &*req.conn.realip.borrow() {
+            let port = match req.conn.realip().as_deref() {
                 Some(address) => address.port(),
-                None => req.conn.client.borrow().port(),
+                None => req.conn.client().port(),
             };
             if let Some(port) = port.filter(|port| *port > 0) {
                 out.extend_from_slice(port.to_string().as_bytes());
@@ -122,13 +122,10 @@ fn real_ip_header(cf: &mut Build, d: &Directive<'_>) -> Outcome {
 
 fn realip(req: &mut Request) -> Step<'_> {
     let conn = &req.conn;
-    if conn.realip.borrow().is_none()
+    if conn.realip().is_none()
         && let Some(address) = find(req, &req.conf.realip)
     {
-        let address = Address::Inet(address);
-        *conn.client_text.borrow_mut() = address.host();
-        let peer = conn.client.replace(address);
-        *conn.realip.borrow_mut() = Some(peer);
+        conn.set_realip(Address::Inet(address));
     }
     Verdict::Next.into()
 }
@@ -138,12 +135,12 @@ fn find(req: &Request, conf: &LocConf) -> Option<SocketAddr> {
     let lists: Vec<&[u8]> = match &*conf.source {
         Source::XRealIp => vec![head.get(X_REAL_IP)?],
         Source::XForwardedFor => head.all(X_FORWARDED_FOR).collect(),
-        Source::ProxyProtocol => vec![&req.conn.proxy_protocol.as_ref()?.source],
+        Source::ProxyProtocol => vec![&req.conn.proxy_protocol()?.source],
         Source::Field(name) => vec![head.find(name)?],
     };
-    let peer = req.conn.client.borrow();
+    let peer = req.conn.client();
     let mut address = forwarded(&peer, &lists, &conf.from, *conf.recursive)?;
-    if let (Source::ProxyProtocol, Some(header)) = (&*conf.source, &req.conn.proxy_protocol) {
+    if let (Source::ProxyProtocol, Some(header)) = (&*conf.source, req.conn.proxy_protocol()) {
         address.set_port(header.source_port);
     }
     Some(address)
@@ -151,9 +148,5 @@ fn find(req: &Request, conf: &LocConf) -> Option<SocketAddr> {
 
 /// Gives the connection its peer's own address back, once a request is over.
 pub fn restore(req: &Request) {
-    let conn = &req.conn;
-    if let Some(peer) = conn.realip.take() {
-        *conn.client_text.borrow_mut() = peer.host();
-        conn.client.replace(peer);
-    }
+    req.conn.restore_client();
 }

@@ -72,11 +72,9 @@ settings! {
         session_tickets: bool = true,
         session_ticket_keys: Vec<Bytes> = Vec::new(),
         session_timeout: u64 = 300,
-        ocsp: bool = false,
-        /// ` in FILE:LINE` of `ssl_ocsp`.
-        ocsp_at: String = String::new(),
+        ocsp: Option<Asks> = None,
         ocsp_responder: Bytes = Bytes::new(),
-        ocsp_cache: () = (),
+        ocsp_cache: Option<Shared> = None,
         stapling: bool = false,
         stapling_file: Bytes = Bytes::new(),
         stapling_responder: Bytes = Bytes::new(),
@@ -102,6 +100,17 @@ impl Conf for Srv {
         Ok(())
     }
 }
+
+/// `ssl_ocsp`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asks {
+    /// `on`: about all certificates up to the anchor.
+    All,
+    /// `leaf`: about the client's own.
+    Leaf,
+}
+
+const ASKS: [(&str, Option<Asks>); 3] = [("off", None), ("on", Some(Asks::All)), ("leaf", Some(Asks::Leaf))];
 
 const VERIFY: [(&str, VerifyMode); 4] = [
     ("off", VerifyMode::Off),
@@ -150,11 +159,7 @@ impl Module for Ssl {
             ("ssl_session_ticket_key", |cf, d| push(&mut own(cf).session_ticket_keys, d)),
             ("ssl_session_timeout", |cf, d| set::sec(&mut own(cf).session_timeout, d)),
             ("ssl_crl", |cf, d| set::text(&mut own(cf).crl, d)),
-            ("ssl_ocsp", |cf, d| {
-                set::choice(&mut own(cf).ocsp, d, &[("off", false), ("on", true), ("leaf", true)])?;
-                own(cf).ocsp_at.put(d.at().to_string());
-                Ok(())
-            }),
+            ("ssl_ocsp", |cf, d| set::choice(&mut own(cf).ocsp, d, &ASKS)),
             ("ssl_ocsp_responder", |cf, d| set::text(&mut own(cf).ocsp_responder, d)),
             ("ssl_ocsp_cache", ocsp_cache),
             ("ssl_stapling", |cf, d| set::flag(&mut own(cf).stapling, d)),
@@ -223,24 +228,26 @@ const BUILTIN_SESSIONS: usize = 20480;
 fn ocsp_cache(cf: &mut Build, d: &Directive<'_>) -> Outcome {
     own(cf).ocsp_cache.once()?;
     let shown = String::from_utf8_lossy(d.arg(1));
+    let mut zone = None;
     if d.arg(1) != b"off" {
-        let zone = shared(d.arg(1)).ok_or_else(|| Fault::here(format!("invalid OCSP cache \"{shown}\"")))?;
-        if zone.size < LEAST_ZONE {
+        let found = shared(d.arg(1)).ok_or_else(|| Fault::here(format!("invalid OCSP cache \"{shown}\"")))?;
+        if found.size < LEAST_ZONE {
             return Err(Fault::here(format!("OCSP cache \"{shown}\" is too small")));
         }
-        cf.zones.add(zone.name.as_bytes(), zone.size, "ngx_http_ssl (OCSP)")?;
+        cf.zones.add(found.name.as_bytes(), found.size, "ngx_http_ssl (OCSP)")?;
+        zone = Some(found);
     }
-    own(cf).ocsp_cache.set(())
+    own(cf).ocsp_cache.set(zone)
 }
 
 /// What TLS has against answering a request: the status to refuse it with.
 pub fn refusal(req: &Request) -> Option<u16> {
-    let info = req.conn.tls.as_ref()?;
+    let info = req.conn.tls()?;
     let verify = *req.server.srv.ssl.settings.verify;
     if verify == VerifyMode::Off {
         return None;
     }
-    if req.conn.tls_server.is_some() && !asked_for(info, &req.host) {
+    if req.conn.tls_server.is_some() && !asked_for(&info, &req.host) {
         let text = "client attempted to request the server name different from the one that was negotiated";
         req.log(Level::Info, None, format_args!("{text}"));
         return Some(421);
@@ -254,6 +261,10 @@ pub fn refusal(req: &Request) -> Option<u16> {
     if verify == VerifyMode::On && info.certificate().is_none() {
         req.log(Level::Info, None, format_args!("client sent no required SSL certificate"));
         return Some(496);
+    }
+    if let Err(error) = info.status {
+        req.log(Level::Info, None, format_args!("client SSL certificate verify error: {error}"));
+        return Some(495);
     }
     None
 }
@@ -270,8 +281,8 @@ const fn variable(name: &'static str, get: fn(&Request, &mut Vec<u8>) -> bool) -
 }
 
 fn of<V: AsRef<[u8]>>(req: &Request, out: &mut Vec<u8>, value: impl FnOnce(&TlsInfo) -> V) -> bool {
-    let Some(info) = &req.conn.tls else { return false };
-    let value = value(info);
+    let Some(info) = req.conn.tls() else { return false };
+    let value = value(&info);
     out.extend_from_slice(value.as_ref());
     !value.as_ref().is_empty()
 }
@@ -281,7 +292,8 @@ fn of_client<V: AsRef<[u8]>>(
     out: &mut Vec<u8>,
     value: impl FnOnce(&tls::PeerCertificate<'_>) -> V,
 ) -> bool {
-    let Some(certificate) = req.conn.tls.as_ref().and_then(|info| info.certificate()) else { return false };
+    let Some(info) = req.conn.tls() else { return false };
+    let Some(certificate) = info.certificate() else { return false };
     let value = value(&certificate);
     out.extend_from_slice(value.as_ref());
     !value.as_ref().is_empty()

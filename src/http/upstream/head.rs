@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::Range;
 
 use super::Fault;
-use crate::http::headers::{Headers, hash};
+use crate::http::headers::{Headers, Name, contains_word, hash, same};
 use crate::log::{Level, bytes};
 
 /// Says what is wrong with a head, in the error log's words.
@@ -51,19 +51,19 @@ macro_rules! known {
         #[allow(missing_docs)]
         pub enum Known { Other, $($id,)* }
 
-        /// Hashes of their names.
-        #[allow(non_upper_case_globals)]
-        mod hashes {
-            $(pub const $id: u32 = crate::http::headers::hash($text.as_bytes());)*
-        }
+        const NAMES: &[(Known, Name)] = &[$((Known::$id, Name::new($text)),)*];
 
         impl Known {
             /// By name and its hash.
             pub fn of(name: &[u8], hash: u32) -> Known {
-                match hash {
-                    $(hashes::$id if name.eq_ignore_ascii_case($text.as_bytes()) => Known::$id,)*
-                    _ => Known::Other,
+                let mut at = place(hash);
+                while let Some((known, own)) = PLACES[at].checked_sub(1).and_then(|i| NAMES.get(i as usize)) {
+                    if own.hash == hash && same(name, own.text) {
+                        return *known;
+                    }
+                    at = (at + 1) % PLACES.len();
                 }
+                Known::Other
             }
 
             /// Repetitions are ignored, with a warning.
@@ -73,6 +73,26 @@ macro_rules! known {
         }
     };
 }
+
+/// Where the search for a name with that hash begins.
+const fn place(hash: u32) -> usize {
+    (hash >> 1) as usize % 128
+}
+
+/// A hash table with open places: numbers in [`NAMES`], from 1 on; 0 is free.
+const PLACES: [u8; 128] = {
+    let mut places = [0; 128];
+    let mut i = 0;
+    while i < NAMES.len() {
+        let mut at = place(NAMES[i].1.hash);
+        while places[at] != 0 {
+            at = (at + 1) % places.len();
+        }
+        places[at] = i as u8 + 1;
+        i += 1;
+    }
+    places
+};
 
 known! {
     Date = "Date" true;
@@ -157,7 +177,7 @@ impl Head {
             Known::Other => {}
             Known::ContentLength => self.content_length(tell, buffer, &field)?,
             Known::TransferEncoding => self.transfer_encoding(tell, buffer, &field)?,
-            Known::Connection if has_word(value, b"close") => self.close = true,
+            Known::Connection if contains_word(value, b"close") => self.close = true,
             _ if known.once() => {
                 if let Some(previous) = self.fields.iter().find(|f| f.known == known) {
                     duplicate(tell, Level::Warn, buffer, &field, previous, ", ignored");
@@ -241,9 +261,4 @@ fn duplicate(tell: Tell<'_>, level: Level, buffer: &[u8], field: &Field, previou
             "upstream sent duplicate header line: \"{name}: {value}\", previous value: \"{old_name}: {old}\"{then}"
         ),
     );
-}
-
-/// Whether `word` occurs in `value`, in any case.
-pub fn has_word(value: &[u8], word: &[u8]) -> bool {
-    value.len() >= word.len() && value.windows(word.len()).any(|w| w.eq_ignore_ascii_case(word))
 }

@@ -1,6 +1,6 @@
 //! Sets of field names, asked for each field of each response and request.
 
-use crate::http::headers::hash;
+use crate::http::headers::{hash, same};
 
 /// Names in any case. Most names that are not in the set are told by one bit.
 #[derive(Clone, Debug, Default)]
@@ -21,8 +21,7 @@ impl NameSet {
 
     /// Whether `name`, whose [`hash`] is given, is in the set.
     pub fn contains(&self, hash: u32, name: &[u8]) -> bool {
-        self.bits & bit(hash) != 0
-            && self.names.iter().any(|(h, n)| *h == hash && n.eq_ignore_ascii_case(name))
+        self.bits & bit(hash) != 0 && self.names.iter().any(|(h, n)| *h == hash && same(n, name))
     }
 }
 

@@ -65,12 +65,14 @@ struct Pump {
     read: u64,
     /// Waits for the upstream since its last bytes.
     waiting: bool,
-    /// Since when the client does not take what the pipe holds.
+    /// Since when the client does not take what is held for it.
     blocked: Option<u64>,
     /// Milliseconds it did not, in all.
     blocked_for: u64,
     /// Nothing is sent to the client any more: the body is read only to be stored.
     unsent: bool,
+    /// Nothing is sent before the body is complete.
+    whole: bool,
     /// The time that a stored response bears.
     time: Option<i64>,
 }
@@ -105,6 +107,8 @@ impl<P: Protocol> Exchange<P> {
             blocked: None,
             blocked_for: 0,
             unsent: req.response.header_only,
+            // After a switch of protocols that nobody asked for, what comes may be no body at all.
+            whole: self.head.status == 101,
             time: stored.flatten(),
         };
         let first = std::mem::take(&mut self.input);
@@ -218,7 +222,7 @@ impl<P: Protocol> Exchange<P> {
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Stop>> {
         for _ in 0..TURN {
-            let written = match pump.unsent {
+            let written = match pump.unsent || pump.whole && pump.source != Source::Complete {
                 true => Poll::Ready(()),
                 false => self.poll_write(req, pump, cx)?,
             };
@@ -249,6 +253,10 @@ impl<P: Protocol> Exchange<P> {
             let due = held > 0 && (!self.buffering || held >= *req.conf.core.postpone_output);
             if due && let Poll::Ready(Err(gone)) = req.poll_flush_out(cx) {
                 return Poll::Ready(Err(gone.into()));
+            }
+            if req.is_http1() && !req.conn.io.is_flushed() {
+                // Records that the client had no room for. Should it be gone, the next write tells.
+                let _ = req.conn.io.poll_flush(cx);
             }
         }
         if pump.source == Source::Open && self.watch.poll_gone(req, cx, true).is_ready() {
@@ -345,7 +353,7 @@ impl<P: Protocol> Exchange<P> {
             return Poll::Ready(());
         };
         let long = pump.read > READ as u64 && self.buffering;
-        let mut size = if long { READ_LONG.min(pump.room.max(READ)) } else { READ };
+        let mut size = if long { READ_LONG } else { READ };
         if pump.rate > 0 {
             size = size.min(usize::try_from(allowed(pump)).unwrap_or(size)).max(1);
         }
@@ -432,10 +440,10 @@ impl<P: Protocol> Exchange<P> {
 }
 
 impl Pump {
-    /// Whether to read while the pipe is full: a slow client shall not hold the upstream for long, but for one that
-    /// is only busy at times, what comes is best left in the sockets.
+    /// Whether to read while the pipe, or the room in memory, is full: a slow client shall not hold the upstream for
+    /// long, but for one that is only busy at times, what comes is best left in the sockets.
     fn poll_patience(&mut self, cx: &mut Context<'_>) -> bool {
-        let full = self.pipe.as_ref().is_some_and(|pipe| !pipe.is_empty());
+        let full = self.pipe.as_ref().is_some_and(|pipe| !pipe.is_empty()) || self.queue.held() >= self.room;
         if !full {
             if let Some(since) = self.blocked.take() {
                 self.blocked_for += clock::now().saturating_sub(since);

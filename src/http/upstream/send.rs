@@ -1,20 +1,30 @@
 //! Sending a request: its head, then its body from memory, from a file, or from the client as it comes.
 
 use std::io::{self, IoSlice};
+use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 
+use nix::sys::sendfile::sendfile;
+use tokio::io::Interest;
+
 use super::connect::Link;
 use super::exchange::{Fail, is_idempotent};
 use super::{Framing, Protocol, fastcgi};
+use crate::http::body_splice;
 use crate::http::module::Verdict;
 use crate::http::request::Request;
 use crate::net::Buffer;
+use crate::net::splice::Pipe;
 
 /// Bytes of a file read at a time.
 const PIECE: usize = 64 << 10;
+/// The same, where they go to the socket without being read.
+const LONG_PIECE: usize = 1 << 20;
+/// Pieces sent before others get their turn.
+const TURN: usize = 32;
 
 const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
@@ -36,6 +46,8 @@ pub struct Sending {
     /// What was taken off the source and not sent yet.
     pending: Bytes,
     buffer: Buffer,
+    /// What a long body that comes from the client goes through.
+    pipe: Option<Pipe>,
     /// What ends a framed body was taken.
     ended: bool,
     /// Waits for the client.
@@ -75,8 +87,14 @@ impl Sending {
     ) -> Poll<Result<(), Fail>> {
         self.begun = true;
         self.starved = false;
-        loop {
+        for _ in 0..TURN {
             if self.pending.is_empty() && self.buffer.is_empty() {
+                match self.poll_long(req, link, head, cx) {
+                    Poll::Ready(Ok(true)) => continue,
+                    Poll::Ready(Ok(false)) => {}
+                    Poll::Ready(Err(fail)) => return Poll::Ready(Err(fail)),
+                    Poll::Pending => return Poll::Pending,
+                }
                 match self.next(req, cx) {
                     Ok(Source::Piece(piece)) => self.pending = piece,
                     Ok(Source::Wait) if self.head_sent < head.len() => {}
@@ -97,6 +115,54 @@ impl Sending {
             if let Err(e) = ready!(self.write(link, head, cx)) {
                 return Poll::Ready(Err(failed(req, &e)));
             }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Moves a part of a long body inside the kernel; false where that cannot be done.
+    fn poll_long(
+        &mut self,
+        req: &mut Request,
+        link: &mut Link,
+        head: &[u8],
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<bool, Fail>> {
+        let Some(to) = link.io().plain() else { return Poll::Ready(Ok(false)) };
+        if !self.body
+            || self.framing != Framing::None
+            || self.head_sent < head.len()
+            || self.part < req.body.memory.len()
+        {
+            return Poll::Ready(Ok(false));
+        }
+        let moved = if let Some(pipe) = self.pipe.as_mut().filter(|pipe| !pipe.is_empty()) {
+            ready!(to.poll_io(Interest::WRITABLE, cx, || pipe.drain(to.as_fd())))
+        } else if self.streamed && !req.body.complete {
+            let Some(filled) = body_splice::poll_fill(req, &mut self.pipe, cx) else {
+                return Poll::Ready(Ok(false));
+            };
+            self.starved = filled.is_pending();
+            return Poll::Ready(ready!(filled).map(|_| true).map_err(Fail::Body));
+        } else if let Some(temp) = req.body.file.as_ref().filter(|_| self.file_sent < req.body.length) {
+            let mut at = self.file_sent as i64;
+            let send = || Ok(sendfile(to, &temp.file, Some(&mut at), LONG_PIECE)?);
+            let sent = ready!(to.poll_io(Interest::WRITABLE, cx, send));
+            if matches!(sent, Ok(0)) || matches!(&sent, Err(e) if e.raw_os_error() == Some(libc::EINVAL)) {
+                // Reading the file tells what is wrong with it.
+                return Poll::Ready(Ok(false));
+            }
+            self.file_sent = at as u64;
+            sent
+        } else {
+            return Poll::Ready(Ok(false));
+        };
+        match moved {
+            Ok(n) => {
+                link.sent += n as u64;
+                Poll::Ready(Ok(true))
+            }
+            Err(e) => Poll::Ready(Err(failed(req, &e))),
         }
     }
 

@@ -8,7 +8,7 @@ use crate::net::Address;
 use crate::net::tcp_info::{TcpInfo, tcp_info};
 
 pub(super) fn remote_addr(req: &Request, out: &mut Vec<u8>) -> bool {
-    put(out, req.conn.client_text.borrow().as_bytes())
+    put(out, req.conn.client_text().as_bytes())
 }
 
 pub(super) fn binary_remote_addr(req: &Request, out: &mut Vec<u8>) -> bool {
@@ -20,7 +20,7 @@ pub(super) fn binary_remote_addr(req: &Request, out: &mut Vec<u8>) -> bool {
 }
 
 pub(super) fn remote_port(req: &Request, out: &mut Vec<u8>) -> bool {
-    let port = req.conn.client.borrow().port().filter(|p| *p > 0);
+    let port = req.conn.client().port().filter(|p| *p > 0);
     number(out, port.map_or(0, u64::from), port.is_some())
 }
 
@@ -37,23 +37,23 @@ pub(super) fn server_port(req: &Request, out: &mut Vec<u8>) -> bool {
 }
 
 pub(super) fn proxy_protocol_addr(req: &Request, out: &mut Vec<u8>) -> bool {
-    req.conn.proxy_protocol.as_ref().is_some_and(|h| put(out, &h.source))
+    req.conn.proxy_protocol().is_some_and(|h| put(out, &h.source))
 }
 
 pub(super) fn proxy_protocol_port(req: &Request, out: &mut Vec<u8>) -> bool {
-    req.conn.proxy_protocol.as_ref().is_some_and(|h| number(out, h.source_port.into(), true))
+    req.conn.proxy_protocol().is_some_and(|h| number(out, h.source_port.into(), true))
 }
 
 pub(super) fn proxy_protocol_server_addr(req: &Request, out: &mut Vec<u8>) -> bool {
-    req.conn.proxy_protocol.as_ref().is_some_and(|h| put(out, &h.destination))
+    req.conn.proxy_protocol().is_some_and(|h| put(out, &h.destination))
 }
 
 pub(super) fn proxy_protocol_server_port(req: &Request, out: &mut Vec<u8>) -> bool {
-    req.conn.proxy_protocol.as_ref().is_some_and(|h| number(out, h.destination_port.into(), true))
+    req.conn.proxy_protocol().is_some_and(|h| number(out, h.destination_port.into(), true))
 }
 
 pub(super) fn tlv(req: &Request, name: &[u8], out: &mut Vec<u8>) -> bool {
-    let Some(header) = &req.conn.proxy_protocol else { return false };
+    let Some(header) = req.conn.proxy_protocol() else { return false };
     header.tlv(name).is_ok_and(|value| put(out, &value))
 }
 

@@ -28,6 +28,12 @@ pub static VARIABLES: &[Builtin<Request>] = &[
     }),
     Builtin::new("is_request_port", |r, out| put(out, if r.host_port.is_some() { b":" } else { b"" })),
     Builtin::new("http_host", |r, out| optional(out, r.header(HOST))),
+    Builtin::new("http_user_agent", |r, out| r.head.headers.join_variable(b"user_agent", b", ", out)),
+    Builtin::new("http_referer", |r, out| r.head.headers.join_variable(b"referer", b", ", out)),
+    Builtin::new("http_via", |r, out| r.head.headers.join_variable(b"via", b", ", out)),
+    Builtin::new("http_x_forwarded_for", |r, out| {
+        r.head.headers.join_variable(b"x_forwarded_for", b", ", out)
+    }),
     Builtin::new("http_cookie", |r, out| r.head.headers.join(b"cookie", b"; ", out)),
     Builtin::new("content_length", content_length),
     Builtin::new("content_type", |r, out| r.head.headers.join(b"content-type", b", ", out)),
@@ -55,7 +61,7 @@ pub static VARIABLES: &[Builtin<Request>] = &[
     Builtin::new("proxy_protocol_server_addr", client::proxy_protocol_server_addr),
     Builtin::new("proxy_protocol_server_port", client::proxy_protocol_server_port),
     Builtin::new("connection", |r, out| number(out, r.conn.number, true)),
-    Builtin::new("connection_requests", |r, out| number(out, r.conn.requests.get(), true)),
+    Builtin::new("connection_requests", |r, out| number(out, r.conn.requests.get().into(), true)),
     Builtin::new("connection_time", client::connection_time),
     Builtin::new("tcpinfo_rtt", |r, out| client::tcpinfo(r, out, |i| i.rtt)),
     Builtin::new("tcpinfo_rttvar", |r, out| client::tcpinfo(r, out, |i| i.rttvar)),
@@ -74,6 +80,10 @@ pub static VARIABLES: &[Builtin<Request>] = &[
     Builtin::new("sent_http_connection", response::connection),
     Builtin::new("sent_http_keep_alive", response::keep_alive),
     Builtin::new("sent_http_transfer_encoding", response::transfer_encoding),
+    Builtin::new("sent_http_cache_control", |r, out| {
+        r.response.headers.join_variable(b"cache_control", b", ", out)
+    }),
+    Builtin::new("sent_http_link", |r, out| r.response.headers.join_variable(b"link", b", ", out)),
     Builtin::new("request_time", time::request_time),
     Builtin::new("msec", time::msec),
     Builtin::new("time_local", time::local),

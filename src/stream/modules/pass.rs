@@ -112,7 +112,7 @@ fn content(s: &mut Session) -> Wait<'_, u16> {
             s.error(Level::Error, format_args!("stream pass cycle"));
             return INTERNAL_ERROR;
         }
-        if !s.read_ahead.is_empty() {
+        if !s.read_ahead.get_mut().is_empty() {
             s.error(Level::Error, format_args!("cannot pass connection with preread data"));
             return INTERNAL_ERROR;
         }

@@ -12,7 +12,7 @@ use crate::conf::build::Commands;
 use crate::conf::url::{self, Use};
 use crate::conf::{Build, Conf, Fault, Outcome, Setting, set, units};
 use crate::log::Level;
-use crate::net::{Address, Deadline, Io, clock};
+use crate::net::{Address, Buffer, Deadline, Io, clock};
 use crate::settings;
 use crate::stream::module::{BAD_GATEWAY, INTERNAL_ERROR, Module, OK};
 use crate::stream::pump::{self, Limits, Pump, Side};
@@ -133,7 +133,7 @@ impl Module for Proxy {
 
 fn proxy_pass(cf: &mut Build, d: &Directive<'_>) -> Outcome {
     cf.stream.srv().proxy().pass.once()?;
-    cf.stream.serve_by(|s| Box::pin(content(s)));
+    cf.stream.proxy_by(|s| Box::pin(content(s)));
     let text = d.arg(1);
     let name = cf.stream.template(text)?;
     let target = if name.as_constant().is_none() {
@@ -417,12 +417,27 @@ fn begin(s: &Session, peer: Arc<str>) {
     *s.upstream.peer.borrow_mut() = Some(peer);
 }
 
+/// What the upstream gets before all else: the PROXY protocol's header, and what was read of the client.
+fn first(s: &Session, upstream: &Io, client: &Io) -> Buffer {
+    let ahead = s.read_ahead.take();
+    if !client.is_tls() {
+        s.count_received(ahead.len());
+    }
+    let header = if upstream.is_tls() { Vec::new() } else { proxy_header::header(s) };
+    if header.is_empty() {
+        return ahead;
+    }
+    let mut both = Buffer::with_capacity(header.len() + ahead.len());
+    both.push(&header);
+    both.push(ahead.bytes());
+    both
+}
+
 /// Moves bytes until the session is over, and returns its status.
 async fn relay(s: &Session, upstream: &Io, began: i64, pick: &mut Pick) -> u16 {
     let conf = &s.server.srv.proxy;
     let Some(client) = &s.io else { return INTERNAL_ERROR };
-    let mut first = if upstream.is_tls() { Vec::new() } else { proxy_header::header(s) };
-    first.extend_from_slice(&s.read_ahead);
+    let first = first(s, upstream, client);
     let limits = Limits {
         timeout: *conf.timeout,
         buffer: *conf.buffer_size,
@@ -434,8 +449,7 @@ async fn relay(s: &Session, upstream: &Io, began: i64, pick: &mut Pick) -> u16 {
     pick.connected(&state(s), true, clock::now());
     let pick = RefCell::new(pick);
     let first_byte = || pick.borrow_mut().first_byte(&state(s), clock::now());
-    let pump = Pump::new(s, client, upstream, &first, limits, &first_byte);
-    drop(first);
+    let pump = Pump::new(s, client, upstream, first, limits, &first_byte);
     match pump.run().await {
         pump::End::Closed(side) => {
             let who = if side == Side::Client { "client" } else { "upstream" };

@@ -17,6 +17,7 @@ use crate::stream::pump::tls_level;
 use crate::stream::session::Session;
 use crate::stream::{Server, conf};
 use crate::syntax::Directive;
+use crate::tls::ocsp::{self, ClientStatus, Resolving, Responder, Stapling, StatusCache};
 use crate::tls::{
     self, Asking, CertificateCache, CertificatePair, Choice, Peer, ServerTls, SessionCache, TicketKeys,
     VerifyMode,
@@ -46,6 +47,8 @@ settings! {
     pub struct Main {
         /// Name, bytes and cache.
         caches: Vec<(Bytes, usize, SessionCache)> = Vec::new(),
+        /// Name and statuses of `ssl_ocsp_cache`.
+        statuses: Vec<(Bytes, StatusCache)> = Vec::new(),
         tickets: Option<Arc<TicketKeys>> = None,
     }
 }
@@ -80,17 +83,12 @@ settings! {
         alpn: Vec<Bytes> = Vec::new(),
         stapling: bool = false,
         stapling_file: Bytes = Bytes::new(),
-        /// Checked only: no responder is asked.
         stapling_responder: Bytes = Bytes::new(),
-        /// Checked only: no responder is asked.
         stapling_verify: bool = false,
-        ocsp: bool = false,
-        /// ` in FILE:LINE` of `ssl_ocsp`.
-        ocsp_at: String = String::new(),
-        /// Checked only.
+        /// Whether the client's own certificate is all that is asked about, if any.
+        ocsp: Option<bool> = None,
         ocsp_responder: Bytes = Bytes::new(),
-        /// Checked only.
-        ocsp_cache: () = (),
+        ocsp_cache: Option<StatusCache> = None,
         ech_files: Vec<Bytes> = Vec::new(),
         /// What all this comes to, where there is a certificate.
         server: Option<Arc<tls::Server>> = None,
@@ -138,9 +136,7 @@ impl Conf for Srv {
             // What nginx says where OpenSSL cannot do it either.
             cf.warn(&here, "\"ssl_certificate_compression\" is not supported on this platform, ignored");
         }
-        if *self.stapling && self.stapling_file.is_empty() {
-            cf.warn(here, "\"ssl_stapling\" ignored, nxr does not query OCSP responders");
-        }
+        cf.messages.extend(server.not_stapled.iter().map(|why| (Level::Warn, why.clone())));
         if self.certificates.is_set() {
             self.server.put(Some(server));
         }
@@ -181,7 +177,12 @@ impl Srv {
                 .map(|name| String::from_utf8_lossy(name).into_owned())
                 .collect(),
             passwords: self.passwords.to_vec(),
-            stapling_file: self.stapling.then(|| common::some_path(cf, &self.stapling_file)).flatten(),
+            stapling: self.stapling.then(|| Stapling {
+                file: common::some_path(cf, &self.stapling_file),
+                responder: self.stapling_responder.to_vec(),
+                verify: *self.stapling_verify,
+            }),
+            client_status: self.client_status()?,
             session_cache: match &*self.session_cache {
                 Cache::None => None,
                 Cache::Kept(cache) => Some(cache.clone()),
@@ -189,7 +190,9 @@ impl Srv {
             session_timeout: Duration::from_secs(*self.session_timeout),
             verify: *self.verify,
             verify_depth: *self.verify_depth,
-            client_certificate: common::some_path(cf, &self.client_certificate),
+            client_certificate: (*self.verify != VerifyMode::Off)
+                .then(|| common::some_path(cf, &self.client_certificate))
+                .flatten(),
             trusted_certificate: common::some_path(cf, &self.trusted_certificate),
             crl: common::some_path(cf, &self.crl),
             alpn: self.alpn.iter().map(|protocol| protocol.to_vec()).collect(),
@@ -222,16 +225,24 @@ impl Srv {
                 "no ssl_client_certificate or ssl_trusted_certificate for ssl_verify_client",
             ));
         }
-        if *self.ocsp {
-            if *self.verify == VerifyMode::OptionalNoCa {
-                return Err(Fault::whole(
-                    "\"ssl_ocsp\" is incompatible with \"ssl_verify_client optional_no_ca\"",
-                ));
-            }
-            // A client's certificate that nobody asks about would pass though it is revoked.
-            return Err(Fault::whole(format!("unknown directive \"ssl_ocsp\"{}", *self.ocsp_at)));
+        if self.ocsp.is_some() && *self.verify == VerifyMode::OptionalNoCa {
+            return Err(Fault::whole(
+                "\"ssl_ocsp\" is incompatible with \"ssl_verify_client optional_no_ca\"",
+            ));
         }
         Ok(())
+    }
+
+    /// What `ssl_ocsp` asks for.
+    fn client_status(&self) -> Outcome<Option<ClientStatus>> {
+        let Some(leaf) = *self.ocsp else { return Ok(None) };
+        let responder = match self.ocsp_responder.as_ref() {
+            [] => None,
+            url => Some(Responder::new(url, true)),
+        };
+        let responder = responder.transpose();
+        let responder = responder.map_err(|e| Fault::whole(format!("{e} in \"ssl_ocsp_responder\"")))?;
+        Ok(Some(ClientStatus { leaf, responder, cache: (*self.ocsp_cache).clone() }))
     }
 
     fn ticket_keys(&self, cf: &mut Build) -> Outcome<Arc<TicketKeys>> {
@@ -320,10 +331,8 @@ impl Module for Ssl {
             ("ssl_stapling_responder", text!(stapling_responder)),
             ("ssl_stapling_verify", flag!(stapling_verify)),
             ("ssl_ocsp", |cf, d| {
-                let words = [("off", false), ("on", true), ("leaf", true)];
-                set::choice(&mut cf.stream.srv().ssl().ocsp, d, &words)?;
-                cf.stream.srv().ssl().ocsp_at.put(d.at().to_string());
-                Ok(())
+                let words = [("off", None), ("on", Some(false)), ("leaf", Some(true))];
+                set::choice(&mut cf.stream.srv().ssl().ocsp, d, &words)
             }),
             ("ssl_ocsp_responder", text!(ocsp_responder)),
             ("ssl_ocsp_cache", ocsp_cache),
@@ -349,6 +358,7 @@ fn alpn(cf: &mut Build, d: &Directive<'_>) -> Outcome {
 fn ocsp_cache(cf: &mut Build, d: &Directive<'_>) -> Outcome {
     cf.stream.srv().ssl().ocsp_cache.once()?;
     let shown = String::from_utf8_lossy(d.arg(1));
+    let mut cache = None;
     if d.arg(1) != b"off" {
         let invalid = || Fault::here(format!("invalid OCSP cache \"{shown}\""));
         let rest = d.arg(1).strip_prefix(b"shared:").ok_or_else(invalid)?;
@@ -358,8 +368,15 @@ fn ocsp_cache(cf: &mut Build, d: &Directive<'_>) -> Outcome {
             return Err(Fault::here(format!("OCSP cache \"{shown}\" is too small")));
         }
         cf.zones.add(&rest[..colon], size, "ngx_stream_ssl (OCSP)")?;
+        let statuses = cf.stream.main().ssl().statuses.edit();
+        let known = statuses.iter().find(|(name, _)| name == &rest[..colon]).map(|(_, cache)| cache.clone());
+        cache = Some(known.unwrap_or_else(|| {
+            let new = StatusCache::new(size);
+            statuses.push((Bytes::copy_from_slice(&rest[..colon]), new.clone()));
+            new
+        }));
     }
-    cf.stream.srv().ssl().ocsp_cache.set(())
+    cf.stream.srv().ssl().ocsp_cache.set(cache)
 }
 
 fn session_cache(cf: &mut Build, d: &Directive<'_>) -> Outcome {
@@ -406,6 +423,19 @@ fn shared(cf: &mut Build, name: &[u8], size: usize) -> Outcome<SessionCache> {
     Ok(cache)
 }
 
+/// Tells servers how to find OCSP responders.
+pub fn set_resolving(servers: &[Server]) {
+    for server in servers {
+        let core = &server.srv.core;
+        if let Some(tls) = &*server.srv.ssl.server {
+            tls.set_resolving(Resolving {
+                resolver: (*core.resolver).clone(),
+                timeout: *core.resolver_timeout,
+            });
+        }
+    }
+}
+
 /// Every `listen ... ssl` must have a certificate to show.
 pub fn check_listens(ports: &[Port], servers: &[Server]) -> Outcome {
     for port in ports {
@@ -437,7 +467,12 @@ fn handler(s: &mut Session) -> Wait<'_, Verdict> {
             }
             choice(s, asking)
         };
-        let shaken = deadline.limit(tls::accept(socket, choose)).await;
+        let mut shaken = deadline.limit(tls::accept(socket, choose)).await;
+        if let Some(Ok(stream)) = &mut shaken
+            && deadline.limit(stream.check_status(|| status_log(s))).await.is_none()
+        {
+            shaken = None;
+        }
         match shaken {
             Some(Ok(stream)) => {
                 s.tls = Some(stream.info().clone());
@@ -451,6 +486,12 @@ fn handler(s: &mut Session) -> Wait<'_, Verdict> {
             None => Verdict::End(INTERNAL_ERROR),
         }
     })
+}
+
+/// Where questions about a client's certificate are logged.
+fn status_log(s: &Session) -> ocsp::Log {
+    let (log, connection) = (s.server.log().clone(), Some(s.number));
+    ocsp::Log { log, connection, context: s.doing().to_string() }
 }
 
 /// What the session's server shows, or the address's default server where it has no certificates.
@@ -491,6 +532,10 @@ fn check_certificate(s: &Session) -> Verdict {
     }
     if mode == VerifyMode::On && info.certificate().is_none() {
         s.error(Level::Info, format_args!("client sent no required SSL certificate"));
+        return Verdict::End(INTERNAL_ERROR);
+    }
+    if let Err(error) = info.status {
+        s.error(Level::Info, format_args!("client SSL certificate verify error: {error}"));
         return Verdict::End(INTERNAL_ERROR);
     }
     Verdict::Done

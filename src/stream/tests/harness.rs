@@ -86,7 +86,7 @@ impl Running {
             running.tasks.push(spawn_local(async move {
                 while let Ok((socket, peer)) = listener.accept().await {
                     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-                    let io = Io::Plain(Socket::Tcp(socket));
+                    let io = Io::Plain(Socket::connected(socket.into_std().unwrap().into(), false).unwrap());
                     let mut session = Box::new(Session::new(stream, port, io, Address::Inet(peer), number));
                     spawn_local(async move { serve(&mut session).await });
                 }

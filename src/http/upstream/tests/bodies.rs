@@ -120,3 +120,22 @@ fn an_upgraded_connection_is_a_tunnel() {
     client.read_exact(&mut late).unwrap();
     assert_eq!(&late, b"late");
 }
+
+#[test]
+fn a_switch_that_nobody_asked_for_brings_nothing_along_until_it_ends() {
+    for (ends, body) in [(false, ""), (true, "hi ")] {
+        let backend = Backend::new(move |_, stream| {
+            stream.write_all(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: echo\r\n\r\nhi ").unwrap();
+            if !ends {
+                let _ = stream.read(&mut [0; 64]);
+            }
+            false
+        });
+        let site = backend.site("proxy_read_timeout 100ms;");
+        let mut client = TcpStream::connect(site.addr).unwrap();
+        client.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+        let mut seen = String::new();
+        client.read_to_string(&mut seen).unwrap();
+        assert!(seen.ends_with(&format!("\r\n\r\n{body}")), "{seen}");
+    }
+}

@@ -7,6 +7,7 @@ mod hints;
 mod request;
 mod retry;
 mod store;
+mod uploads;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

@@ -1,0 +1,400 @@
+//! A connected stream socket, watched by the runtime of its thread.
+
+use std::cell::{Cell, RefCell};
+use std::future::{Future, poll_fn};
+use std::io::{self, IoSlice};
+use std::net::Shutdown;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::path::PathBuf;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker, ready};
+
+use super::{Address, Buffer, proxy_protocol};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{MsgFlags, recv, send};
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready};
+
+/// A socket over TCP or a unix socket. Reader and writer are of one task.
+///
+/// One that is connected is watched for input alone: it can be written to, and to be told so would cost a turn. The
+/// first write that finds no room has it watched for both.
+pub struct Socket {
+    /// Goes before the descriptor it names. None where it could not be watched again.
+    watch: RefCell<Option<AsyncFd<Number>>>,
+    /// It is watched for room to write, too.
+    both: Cell<bool>,
+    unix: bool,
+    fd: OwnedFd,
+}
+
+/// The number of a descriptor that somebody else owns.
+struct Number(RawFd);
+
+impl AsRawFd for Number {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0
+    }
+}
+
+/// What is known of a peer's next bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peeked {
+    /// How many are there.
+    pub len: usize,
+    /// No more will come.
+    pub end: bool,
+}
+
+/// Why there is no header of the PROXY protocol.
+#[derive(Debug)]
+pub enum NoHeader {
+    /// What came is none.
+    Wrong(proxy_protocol::Error),
+    /// Reading failed.
+    Failed(io::Error),
+}
+
+impl From<io::Error> for NoHeader {
+    fn from(reason: io::Error) -> NoHeader {
+        NoHeader::Failed(reason)
+    }
+}
+
+impl From<proxy_protocol::Error> for NoHeader {
+    fn from(error: proxy_protocol::Error) -> NoHeader {
+        NoHeader::Wrong(error)
+    }
+}
+
+macro_rules! attempt {
+    ($socket:expr, $cx:expr, $ready:ident, $op:expr) => {
+        loop {
+            match $op {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => ready!($socket.$ready($cx))?,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                done => return Poll::Ready(done),
+            }
+        }
+    };
+}
+
+fn watch(fd: &OwnedFd, interest: Interest) -> io::Result<AsyncFd<Number>> {
+    // SAFETY: a `Socket` drops what watches its descriptor before the descriptor, whose number stays till then.
+    let watch = unsafe { AsyncFd::register_with_interest(Number(fd.as_raw_fd()), interest) };
+    watch.map_err(io::Error::from)
+}
+
+impl Socket {
+    /// A connection that is there; `fd` does not block.
+    pub fn connected(fd: OwnedFd, unix: bool) -> io::Result<Socket> {
+        let watch = watch(&fd, Interest::READABLE)?;
+        Ok(Socket { watch: RefCell::new(Some(watch)), both: Cell::new(false), unix, fd })
+    }
+
+    /// A connection that is being made; `fd` does not block.
+    pub fn connecting(fd: OwnedFd, unix: bool) -> io::Result<Socket> {
+        let watch = watch(&fd, Interest::READABLE | Interest::WRITABLE)?;
+        Ok(Socket { watch: RefCell::new(Some(watch)), both: Cell::new(true), unix, fd })
+    }
+
+    /// Reads what is there into `buf`; 0 is the peer's end.
+    pub fn poll_read(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        let read: Poll<io::Result<usize>> =
+            (|| attempt!(self, cx, poll_read_ready, self.try_recv(buf, MsgFlags::empty())))();
+        if let Poll::Ready(Ok(n)) = read
+            && n > 0
+            && n < buf.len()
+        {
+            // All that had come was read: the next reader waits for more without asking the system.
+            self.set_drained();
+        }
+        read
+    }
+
+    /// Writes some of `buf`.
+    pub fn poll_write(&self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let write = || Ok(send(self.fd.as_raw_fd(), buf, MsgFlags::MSG_NOSIGNAL)?);
+        attempt!(self, cx, poll_write_ready, self.try_io(Interest::WRITABLE, write))
+    }
+
+    /// Writes some of several pieces in one call.
+    pub fn poll_write_vectored(&self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let write = || Ok(nix::sys::uio::writev(&self.fd, bufs)?);
+        attempt!(self, cx, poll_write_ready, self.try_io(Interest::WRITABLE, write))
+    }
+
+    /// Ready when there are bytes, or the peer's end, to read.
+    pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &*self.watch.borrow() {
+            Some(watch) => Poll::Ready(ready!(watch.poll_read_ready(cx)).map(drop)),
+            None => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+        }
+    }
+
+    /// Ready when bytes can be written.
+    pub fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.both.replace(true) {
+            // A descriptor is watched once.
+            drop(self.watch.take());
+            self.watch.replace(Some(watch(&self.fd, Interest::READABLE | Interest::WRITABLE)?));
+            // What waited for input waited for the watch that is gone.
+            cx.waker().wake_by_ref();
+        }
+        match &*self.watch.borrow() {
+            Some(watch) => Poll::Ready(ready!(watch.poll_write_ready(cx)).map(drop)),
+            None => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+        }
+    }
+
+    /// Runs a system call on the socket when `interest`, one of reading or of writing, is there as far as is known; a
+    /// `WouldBlock` makes it wait again.
+    pub fn try_io<R>(&self, interest: Interest, call: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
+        if interest.is_writable() && !self.both.get() {
+            return call();
+        }
+        match &*self.watch.borrow() {
+            Some(watch) => watch.try_io(interest, |_| call()),
+            None => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+
+    /// As [`Socket::try_io`], again and again until something is done.
+    pub fn poll_io<R>(
+        &self,
+        interest: Interest,
+        cx: &mut Context<'_>,
+        mut call: impl FnMut() -> io::Result<R>,
+    ) -> Poll<io::Result<R>> {
+        match interest {
+            Interest::READABLE => attempt!(self, cx, poll_read_ready, self.try_io(interest, &mut call)),
+            _ => attempt!(self, cx, poll_write_ready, self.try_io(interest, &mut call)),
+        }
+    }
+
+    /// What is known of the input without asking the system.
+    pub fn readiness(&self) -> Poll<io::Result<Ready>> {
+        let watch = self.watch.borrow();
+        let Some(watch) = &*watch else { return Poll::Ready(Err(io::ErrorKind::NotConnected.into())) };
+        let ready = pin!(watch.ready(Interest::READABLE)).poll(&mut Context::from_waker(Waker::noop()));
+        ready.map_ok(|guard| guard.ready())
+    }
+
+    fn try_recv(&self, buf: &mut [u8], flags: MsgFlags) -> io::Result<usize> {
+        self.try_io(Interest::READABLE, || Ok(recv(self.fd.as_raw_fd(), buf, flags)?))
+    }
+
+    /// Whether it is a unix socket.
+    pub fn is_unix(&self) -> bool {
+        self.unix
+    }
+
+    /// The address of this end; an unnamed unix socket where it cannot be had.
+    pub fn local_address(&self) -> Address {
+        let address = socket2::SockRef::from(self).local_addr().ok();
+        let inet = address.as_ref().and_then(socket2::SockAddr::as_socket);
+        let path = || address.as_ref().and_then(|a| a.as_pathname().map(PathBuf::from)).unwrap_or_default();
+        inet.map_or_else(|| Address::Unix(path()), Address::Inet)
+    }
+
+    /// Another descriptor of the same socket, to look at it while its owner is busy.
+    pub fn duplicate(&self) -> io::Result<Socket> {
+        Socket::connected(self.fd.try_clone()?, self.unix)
+    }
+
+    /// Small writes leave at once (TCP_NODELAY).
+    pub fn set_nodelay(&self) -> io::Result<()> {
+        if self.unix { Ok(()) } else { socket2::SockRef::from(self).set_tcp_nodelay(true) }
+    }
+
+    /// The next byte to be read, left where it is; none at the peer's end. `WouldBlock` where nothing is there:
+    /// [`Socket::poll_read_ready`] then waits.
+    pub fn peek_byte(&self) -> io::Result<Option<u8>> {
+        let mut byte = [0u8];
+        let n = self.try_recv(&mut byte, MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT)?;
+        Ok((n > 0).then_some(byte[0]))
+    }
+
+    /// Ready when more than `seen` bytes can be peeked at, or when no more will come; bytes stay where they are.
+    pub fn poll_peek(&self, cx: &mut Context<'_>, room: &mut [u8], seen: usize) -> Poll<io::Result<Peeked>> {
+        let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+        let mut peek = || {
+            self.try_io(Interest::READABLE, || {
+                let len = recv(self.as_fd().as_raw_fd(), room, flags)?;
+                // Nothing new: wait again, unless nothing new can come.
+                match len == seen && len > 0 && !self.peer_has_ended() {
+                    true => Err(io::ErrorKind::WouldBlock.into()),
+                    false => Ok(Peeked { len, end: len == seen }),
+                }
+            })
+        };
+        attempt!(self, cx, poll_read_ready, peek())
+    }
+
+    /// Whether the peer has said its last.
+    fn peer_has_ended(&self) -> bool {
+        // nix has no name for this one.
+        let hangup = PollFlags::from_bits_retain(libc::POLLRDHUP);
+        let mut fds = [PollFd::new(self.as_fd(), hangup)];
+        matches!(poll(&mut fds, PollTimeout::ZERO), Ok(n) if n > 0)
+    }
+
+    /// Reads the PROXY protocol's header and not a byte more; none where it names no addresses.
+    ///
+    /// # Errors
+    /// What to log, before "while reading PROXY protocol".
+    pub async fn read_proxy_protocol(&self) -> Result<Option<proxy_protocol::Header>, NoHeader> {
+        let mut bytes = Buffer::with_capacity(proxy_protocol::MAX_HEADER);
+        let mut seen = 0;
+        let read = loop {
+            let peeked = poll_fn(|cx| self.poll_peek(cx, bytes.spare(), seen)).await?;
+            let there = &bytes.spare()[..peeked.len];
+            match proxy_protocol::read(there)? {
+                Some(read) => break read,
+                None if peeked.end => return Err(proxy_protocol::broken(there).into()),
+                None => seen = peeked.len,
+            }
+        };
+        let mut left = read.len;
+        while left > 0 {
+            match poll_fn(|cx| self.poll_read(cx, &mut bytes.spare()[..left])).await? {
+                0 => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+                n => left -= n,
+            }
+        }
+        Ok(read.header)
+    }
+
+    /// Notes that all there was has been read, so that the next read waits without asking the system. To be called
+    /// after a read that returned less than there was room for.
+    pub fn set_drained(&self) {
+        let drained = || Err::<(), _>(io::Error::from(io::ErrorKind::WouldBlock));
+        // The error is the message.
+        let _ = self.try_io(Interest::READABLE, drained);
+    }
+
+    /// Shuts one or both directions.
+    pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        socket2::SockRef::from(self).shutdown(how)
+    }
+}
+
+impl std::fmt::Debug for Socket {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Socket({})", self.fd.as_raw_fd())
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let n = ready!(Socket::poll_read(&self, cx, buf.initialize_unfilled()))?;
+        buf.advance(n);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Socket::poll_write(&self, cx, buf)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Socket::poll_write_vectored(&self, cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.shutdown(Shutdown::Write))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+
+    fn run<F: Future>(f: F) -> F::Output {
+        let rt = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        tokio::task::LocalSet::new().block_on(&rt, f)
+    }
+
+    fn pair() -> (Socket, UnixStream) {
+        let (own, peer) = UnixStream::pair().unwrap();
+        own.set_nonblocking(true).unwrap();
+        (Socket::connected(own.into(), true).unwrap(), peer)
+    }
+
+    /// Writes until there is no room.
+    fn fill(socket: &Socket) -> usize {
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut written = 0;
+        while let Poll::Ready(n) = socket.poll_write(&mut cx, &[7; 4096]) {
+            written += n.unwrap();
+        }
+        written
+    }
+
+    #[test]
+    fn it_is_watched_for_room_once_it_has_none() {
+        run(async {
+            let (socket, mut peer) = pair();
+            assert!(!socket.both.get());
+            let written = fill(&socket);
+            assert!(socket.both.get() && written > 0);
+            let reader = std::thread::spawn(move || peer.read_exact(&mut vec![0; written]).map(|()| peer));
+            poll_fn(|cx| socket.poll_write(cx, b"more")).await.unwrap();
+            let mut more = [0; 4];
+            reader.join().unwrap().unwrap().read_exact(&mut more).unwrap();
+            assert_eq!(&more, b"more");
+        });
+    }
+
+    #[test]
+    fn who_waits_for_input_hears_of_it_though_a_write_finds_no_room() {
+        run(async {
+            let (socket, mut peer) = pair();
+            let mut filled = false;
+            let read = poll_fn(|cx| {
+                let mut byte = [0];
+                if socket.poll_read(cx, &mut byte).is_ready() {
+                    return Poll::Ready(byte[0]);
+                }
+                if !std::mem::replace(&mut filled, true) {
+                    while socket.poll_write(cx, &[7; 4096]).is_ready() {}
+                    peer.write_all(b"x").unwrap();
+                }
+                Poll::Pending
+            });
+            assert_eq!(read.await, b'x');
+        });
+    }
+
+    #[test]
+    fn the_end_shows_without_asking() {
+        run(async {
+            let (socket, peer) = pair();
+            assert!(socket.readiness().is_pending());
+            drop(peer);
+            poll_fn(|cx| socket.poll_read_ready(cx)).await.unwrap();
+            assert!(matches!(socket.readiness(), Poll::Ready(Ok(ready)) if ready.is_read_closed()));
+        });
+    }
+}

@@ -80,6 +80,11 @@ impl Server {
     }
 }
 
+/// A POST whose body is `body` and a line end.
+fn post(site: &Site, path: &str, fields: &str, body: &str) -> Answer {
+    site.ask("POST", path, &format!("{fields}Content-Length: {}\r\n\r\n{body}", body.len() + 2))
+}
+
 fn record(kind: u8, content: &[u8]) -> Vec<u8> {
     [&header(kind, content.len() as u16, 0)[..], content].concat()
 }
@@ -184,11 +189,8 @@ fn an_application_is_told_of_the_request() {
          fastcgi_param INFO $fastcgi_path_info; fastcgi_param EMPTY ''; fastcgi_param NOT $arg_no if_not_empty;
          fastcgi_param HTTP_GONE ''; fastcgi_param HTTP_X_OWN mine; fastcgi_param LENGTH $content_length;",
     );
-    let answer = site.ask(
-        "POST",
-        "/x.php/more?q",
-        "Content-Length: 3\r\nGone: 1\r\nX-Own: theirs\r\nX-Two: a\r\nx-two: b\r\nCookie: a\r\nCookie: b\r\n\r\nabc",
-    );
+    let fields = "Gone: 1\r\nX-Own: theirs\r\nX-Two: a\r\nx-two: b\r\nCookie: a\r\nCookie: b\r\n";
+    let answer = post(&site, "/x.php/more?q", fields, "abc");
     assert_eq!((answer.status, answer.text().as_str()), (200, "hello"));
     assert_eq!((answer.field("x-a"), answer.field("content-type")), (Some("b"), Some("text/plain")));
     assert_eq!(answer.field("server").map(|server| server.starts_with("nxr")), Some(true));
@@ -198,17 +200,17 @@ fn an_application_is_told_of_the_request() {
         params,
         [
             ("EMPTY", ""),
-            ("HTTP_CONTENT_LENGTH", "3"),
+            ("HTTP_CONTENT_LENGTH", "5"),
             ("HTTP_COOKIE", "a; b"),
             ("HTTP_HOST", "x"),
             ("HTTP_X_OWN", "mine"),
             ("HTTP_X_TWO", "a, b"),
             ("INFO", "/more"),
-            ("LENGTH", "3"),
+            ("LENGTH", "5"),
             ("SCRIPT", "/x.php"),
         ]
     );
-    assert_eq!((&asked.body[..], asked.keep), (&b"abc"[..], false));
+    assert_eq!((&asked.body[..], asked.keep), (&b"abc\r\n"[..], false));
     assert_eq!(site.log().matches("[error]").count(), 0, "{}", site.log());
 }
 
@@ -260,7 +262,6 @@ fn long_bodies_go_both_ways() {
         let _ = stream.write_all(&records(&answer));
     });
     let body: String = (0..60_000).map(|n| format!("{n} ")).collect();
-    let fields = format!("Content-Length: {}\r\n\r\n{body}", body.len());
     for more in [
         "client_body_buffer_size 1k;",
         "client_body_buffer_size 1m;",
@@ -269,12 +270,12 @@ fn long_bodies_go_both_ways() {
         "client_body_in_file_only clean;",
     ] {
         let site = server.site("fastcgi", more);
-        let answer = site.ask("POST", "/", &fields);
-        assert!(answer.text() == body, "{more} {}", answer.body.len());
+        let answer = post(&site, "/", "", &body);
+        assert!(answer.text() == format!("{body}\r\n"), "{more} {}", answer.body.len());
         assert!(server.last().pieces.iter().all(|size| *size <= 32 << 10));
     }
     let site = server.site("fastcgi", "fastcgi_pass_request_body off;");
-    assert_eq!((site.ask("POST", "/", &fields).status, server.last().body.len()), (200, 0));
+    assert_eq!((post(&site, "/", "", &body).status, server.last().body.len()), (200, 0));
 }
 
 #[test]
@@ -377,10 +378,10 @@ fn scgi_and_uwsgi_servers_are_asked() {
                     name,
                     &format!("X_param ARGS $args; {params} {more}").replace("X_", &format!("{name}_")),
                 );
-                let answer = site.ask("POST", "/?a=b", "X-Field: v\r\nContent-Length: 4\r\n\r\nbody");
+                let answer = post(&site, "/?a=b", "X-Field: v\r\n", "body");
                 assert_eq!(
                     (answer.status, answer.text().as_str(), answer.field("a")),
-                    (status, "body", Some("b"))
+                    (status, "body\r\n", Some("b"))
                 );
                 let asked = server.last();
                 let some = |name| asked.param(name);

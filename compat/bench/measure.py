@@ -206,16 +206,19 @@ class Bench:
     def _driven(self, row, server):
         pid = server.proc.pid
         before, all_before = procs.settled_cpu_us(pid), procs.processor_us(self.cpus.server)
+        kernel_before = procs.kernel_us(pid)
         with procs.PeakPss(pid) as pss:
             load = row.load(server.place, self.seconds, self.scratch, self.bulk)
         foreign = procs.processor_us(self.cpus.server) - all_before
         used = procs.settled_cpu_us(pid) - before
+        kernel = procs.kernel_us(pid) - kernel_before
         if server.proc.poll() is not None:
             raise BenchError(f"ended with code {server.proc.returncode} under load")
         if load.errors > ERRORS_ALLOWED * load.units:
             raise BenchError(f"{load.errors} of {load.units:.0f} units failed")
         sample = {"cost": used / load.units, "per_second": load.units / load.seconds, "p50_us": load.p50_us,
                   "p99_us": load.p99_us, "busy": used / 1e6 / load.seconds,
+                  "kernel": kernel / load.units,
                   "foreign": max(0, foreign - used) / 1e6 / load.seconds, "errors": load.errors,
                   "peak_kib": pss.peak}
         if pss.peak and server.base_kib:

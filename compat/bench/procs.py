@@ -136,6 +136,12 @@ def cpu_us(pid):
     return ticks * TICK_US
 
 
+def kernel_us(pid):
+    """The part of it that the kernel worked for the tree (stime), in microseconds."""
+    stats = filter(None, (_stat(member) for member in tree(pid)))
+    return sum(int(stat[12]) + int(stat[14]) for stat in stats) * TICK_US
+
+
 def processor_us(cpus):
     """Microseconds the processors `cpus` were not idle so far, whoever ran or stole them (proc(5), /proc/stat)."""
     busy = 0

@@ -62,7 +62,7 @@ def passed(results):
 
 VERDICT = {True: "pass", False: "FAIL", None: "(not saturated)"}
 
-HEAD = ["row", "server", "cost", "ratio", "target", "", "units/s", "p50", "p99", "busy", "peak PSS", "a connection"]
+HEAD = ["row", "server", "cost", "kernel's", "ratio", "target", "", "units/s", "p50", "p99", "busy", "peak PSS", "a connection"]
 
 
 def _cost(result, found):
@@ -87,12 +87,13 @@ def _lines(result):
     scaling = result["kind"] == "scaling"
     for name, found in result["servers"].items():
         if "cost" not in found:
-            yield [result["row"], name, found.get("error") and "failed" or "skipped"] + [""] * 9
+            yield [result["row"], name, found.get("error") and "failed" or "skipped"] + [""] * 10
             continue
         ours = name == "nxr" and result["checks"]
         rate = found.get("per_second")
         yield [
             result["row"], name, _cost(result, found),
+            f"{found['kernel']:,.1f} us" if "kernel" in found else "",
             f"{found['ratio']:.2f}" if "ratio" in found else "",
             f"{'>=' if scaling else '<='} {result['target']:.2f}" if ours or scaling else "",
             VERDICT[result["checks"][0]["pass"]] if ours else "",

@@ -113,3 +113,39 @@ fn listed() -> String {
     out += &format!("\nNot there at all: {}.\n\n", absent.join(", "));
     out
 }
+
+/// The functions in the README's picture, and the rooms they are said to be in.
+#[test]
+fn the_readmes_picture_has_the_codes_names() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let readme = std::fs::read_to_string(root.join("README.md")).unwrap();
+    let picture = readme.split("```mermaid").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    let mut sources = String::new();
+    let mut folders = vec![root.join("src/http")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                true => folders.push(path),
+                false => sources += &std::fs::read_to_string(path).unwrap(),
+            }
+        }
+    }
+    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let mut found = 0;
+    for (at, _) in picture.match_indices("()") {
+        let name = picture[..at].rsplit(|c| !is_name(c)).next().unwrap();
+        assert!(
+            sources.contains(&format!("fn {name}(")) || sources.contains(&format!("fn {name}<")),
+            "{name}"
+        );
+        found += 1;
+    }
+    for path in picture.split(|c: char| !is_name(c) && c != ':').filter(|word| word.starts_with("http::")) {
+        let file = format!("src/{}", path.trim_end_matches(':').replace("::", "/"));
+        let file = root.join(file);
+        assert!(file.with_extension("rs").exists() || file.join("mod.rs").exists(), "{path}");
+        found += 1;
+    }
+    assert!(found > 15, "the picture has {found} names");
+}

@@ -23,6 +23,8 @@ use crate::net::Buffer;
 
 /// Bytes read at a time.
 const PIECE: usize = 16 << 10;
+/// The same, while as much is known to come.
+const PIECE_LONG: usize = 64 << 10;
 
 /// Reads all of the body; what does not fit `client_body_buffer_size` goes to a file.
 pub async fn read_all(req: &mut Request) -> Result<(), Verdict> {
@@ -232,8 +234,14 @@ fn decode(req: &mut Request) -> Result<Decoded, Verdict> {
         if n == 0 {
             return Ok(Decoded::More);
         }
-        let piece = Bytes::copy_from_slice(&buffer.bytes()[..n]);
-        buffer.consume(n);
+        let piece = if n == buffer.len() && n >= PIECE_LONG / 2 {
+            Bytes::from_owner(std::mem::take(&mut *buffer))
+        } else {
+            // What is little shall not keep much memory.
+            let piece = Bytes::copy_from_slice(&buffer.bytes()[..n]);
+            buffer.consume(n);
+            piece
+        };
         req.body.rest -= n as u64;
         req.body.count(n);
         return Ok(Decoded::Piece(piece));
@@ -269,12 +277,17 @@ fn decode(req: &mut Request) -> Result<Decoded, Verdict> {
 
 fn poll_fill(req: &mut Request, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
     let mut buffer = req.conn.buffer.borrow_mut();
-    if buffer.capacity() == 0 {
-        *buffer = Buffer::with_capacity(PIECE);
+    let size = if req.body.rest >= PIECE_LONG as u64 { PIECE_LONG } else { PIECE };
+    if buffer.is_empty() && buffer.capacity() < size {
+        *buffer = Buffer::with_capacity(size);
     } else if buffer.spare().is_empty() {
         buffer.compact();
     }
-    let n = ready!(req.conn.io.poll_read(cx, buffer.spare()))?;
+    let read = req.conn.io.poll_read(cx, buffer.spare());
+    if read.is_pending() && buffer.is_empty() {
+        buffer.release();
+    }
+    let n = ready!(read)?;
     buffer.filled(n);
     drop(buffer);
     req.body.unsettled = 0;

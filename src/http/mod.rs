@@ -15,6 +15,7 @@ pub mod crypt;
 pub mod des_crypt;
 pub mod error_page;
 pub mod file;
+mod filters;
 pub mod forwarded;
 pub mod head;
 pub mod headers;
@@ -47,7 +48,9 @@ pub mod output;
 pub mod read_head;
 pub mod request;
 pub mod response;
+pub mod root;
 pub mod script;
+mod sink;
 pub mod variables;
 pub mod walk;
 

@@ -22,7 +22,7 @@ impl Request {
         if self.response.header_only {
             return Ok(());
         }
-        let Some(ranges) = self.out.ranges.take() else {
+        let Some(ranges) = self.out.take_ranges() else {
             return self.send_part(file, offset, length).await;
         };
         for part in ranges.parts() {

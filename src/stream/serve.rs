@@ -231,7 +231,7 @@ async fn more_bytes(s: &Session, buffer: &mut Buffer, size: usize) -> Result<boo
             s.connection_error(Level::Info, &reason, "recv() failed");
             Err(OK)
         }
-        Some(Ok(end)) if !buffer.is_empty() && !(end && reads) => Ok(end),
+        Some(Ok(end)) if !(buffer.is_empty() || (end && reads)) => Ok(end),
         // nginx says nothing of a preread that takes too long.
         _ => Err(OK),
     }

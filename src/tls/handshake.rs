@@ -267,8 +267,8 @@ where
             Ok(Step::Done) => return Ok((session, incoming, secrets, early)),
             Ok(Step::Closed) => return Err(HandshakeError::Closed(None)),
             Err(error) => {
-                // What is left to say is an alert; what came is not looked at again.
-                while let (_, Ok(Step::Again)) = self::step(&mut session, &mut [], &mut flight, &mut early) {}
+                // What is left to say is an alert. One step and no more: the next would look at what came again.
+                let _ = self::step(&mut session, incoming.offer(), &mut flight, &mut early);
                 let _ = io.write_all(&flight).await;
                 let _ = io.flush().await;
                 return Err(HandshakeError::from_tls(error));

@@ -7,6 +7,7 @@ mod disappearing;
 mod documents;
 mod forwarding;
 mod home_lab;
+mod ocsp;
 mod passthrough;
 mod process;
 mod reload;

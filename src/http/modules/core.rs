@@ -1,7 +1,6 @@
 //! `ngx_http_core`: what every server and location has. The blocks themselves are in [`crate::http::conf`], the
 //! `listen` directive in [`crate::http::listen`].
 
-use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -11,12 +10,12 @@ use crate::conf::build::Commands;
 use crate::conf::{Build, Conf, Fault, Outcome, set, units};
 use crate::http::conf;
 use crate::http::error_page::ErrorPage;
-use crate::http::location::Kind;
 use crate::http::mime::Types;
 use crate::http::module::Module;
 use crate::http::request::Request;
-use crate::http::{listen, variables};
-use crate::log::{ErrorLogBuilder, Level};
+pub use crate::http::root::{Alias, Root, document_root, map_path, path_bytes};
+use crate::http::{listen, root, variables};
+use crate::log::ErrorLogBuilder;
 use crate::settings;
 use crate::syntax::Directive;
 use crate::value::{Builtin, Prefix, Template};
@@ -111,24 +110,6 @@ pub enum BodyInFile {
     On,
     /// Always in a file, removed afterwards.
     Clean,
-}
-
-/// `root` or `alias`
-#[derive(Clone, Debug)]
-pub struct Root {
-    /// The path, absolute where it is constant.
-    pub path: Template,
-    /// What `alias` stands for; none for `root`.
-    pub alias: Option<Alias>,
-}
-
-/// The part of a URI that an `alias` stands for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Alias {
-    /// The name of the location that has it; locations nested in that one inherit both.
-    Prefix(Bytes),
-    /// All of it: the location has a regular expression.
-    Whole,
 }
 
 settings! {
@@ -241,8 +222,8 @@ impl Module for Core {
             }),
             ("connection_pool_size", |cf, d| pool_size(&mut cf.http.srv().core().connection_pool_size, d)),
             ("request_pool_size", |cf, d| pool_size(&mut cf.http.srv().core().request_pool_size, d)),
-            ("root", root),
-            ("alias", root),
+            ("root", root::directive),
+            ("alias", root::directive),
             ("types", types),
             ("default_type", |cf, d| set::text(&mut cf.http.loc().core().default_type, d)),
             ("client_max_body_size", |cf, d| set::offset(&mut cf.http.loc().core().client_max_body_size, d)),
@@ -376,50 +357,6 @@ fn rate(cf: &mut Build, d: &Directive<'_>) -> Outcome<Template> {
     }
 }
 
-fn root(cf: &mut Build, d: &Directive<'_>) -> Outcome {
-    let alias = d.name() == b"alias";
-    let word = if alias { "alias" } else { "root" };
-    if cf.http.loc().core().root.is_set() {
-        let set = cf.http.loc().core().root.alias.is_some();
-        return Err(if set == alias {
-            Fault::directive("is duplicate")
-        } else {
-            let other = if set { "alias" } else { "root" };
-            Fault::here(format!(
-                "\"{word}\" directive is duplicate, \"{other}\" directive was specified earlier"
-            ))
-        });
-    }
-    if alias && cf.http.in_named_location() {
-        return Err(Fault::here("the \"alias\" directive cannot be used inside the named location"));
-    }
-    let mut text = d.arg(1);
-    for forbidden in ["$document_root", "${document_root}", "$realpath_root", "${realpath_root}"] {
-        if memchr::memmem::find(text, forbidden.as_bytes()).is_some() {
-            let name = forbidden.trim_matches(['$', '{', '}']);
-            return Err(Fault::here(format!(
-                "the ${name} variable cannot be used in the \"{word}\" directive"
-            )));
-        }
-    }
-    if !alias && text.len() > 1 && text.ends_with(b"/") {
-        text = &text[..text.len() - 1];
-    }
-    let full = if text.starts_with(b"$") { text.to_vec() } else { path_bytes(cf.full_path(text)) };
-    let path = cf.http.template(&full)?;
-    let location = cf.http.location();
-    let alias = alias.then(|| match location.kind {
-        Kind::Regex(_) => Alias::Whole,
-        _ => Alias::Prefix(Bytes::copy_from_slice(&location.name)),
-    });
-    cf.http.loc().core().root.set(Root { path, alias })
-}
-
-/// The bytes of a path.
-pub fn path_bytes(path: PathBuf) -> Vec<u8> {
-    path.into_os_string().into_vec()
-}
-
 fn types(cf: &mut Build, d: &Directive<'_>) -> Outcome {
     let mut types = if cf.http.loc().core().types.is_set() {
         (**cf.http.loc().core().types).clone()
@@ -462,46 +399,4 @@ fn keepalive_timeout(cf: &mut Build, d: &Directive<'_>) -> Outcome {
 /// The bytes a second of `limit_rate` or its like for a request; 0 is no limit.
 pub fn rate_of(template: &Option<Template>, req: &Request) -> usize {
     template.as_ref().and_then(|t| units::size(&t.eval(req))).unwrap_or(0)
-}
-
-/// The path of the file that the request's URI stands for: `root` and URI, or `alias` and what the location's name
-/// leaves of the URI. Empty where an alias does not fit a rewritten URI.
-pub fn map_path(req: &Request) -> Vec<u8> {
-    let root = &req.conf.core.root;
-    let mut path = root.path.eval(req).to_vec();
-    if root.path.as_constant().is_none() && path.first() != Some(&b'/') {
-        path = path_bytes(req.http.prefix.join(std::ffi::OsString::from_vec(path)));
-    }
-    match &root.alias {
-        None => path.extend_from_slice(&req.uri),
-        Some(alias) if !req.valid_location || !alias.fits(&req.uri) => {
-            let name = crate::log::bytes(&req.location.name);
-            let text = "\"alias\" cannot be used in location";
-            req.log(Level::Alert, None, format_args!("{text} \"{name}\" where URI was rewritten"));
-            return Vec::new();
-        }
-        Some(Alias::Prefix(name)) => path.extend_from_slice(&req.uri[name.len()..]),
-        Some(Alias::Whole) if req.add_uri_to_alias => path.extend_from_slice(&req.uri),
-        Some(Alias::Whole) => {}
-    }
-    path
-}
-
-impl Alias {
-    /// Whether it can stand for the beginning of this URI.
-    pub fn fits(&self, uri: &[u8]) -> bool {
-        match self {
-            Alias::Prefix(name) => uri.starts_with(name),
-            Alias::Whole => true,
-        }
-    }
-}
-
-/// `$document_root`: `root`'s or `alias`'s path alone.
-pub fn document_root(req: &Request) -> Vec<u8> {
-    let path = req.conf.core.root.path.eval(req).to_vec();
-    match path.first() {
-        Some(b'/') => path,
-        _ => path_bytes(req.http.prefix.join(std::ffi::OsString::from_vec(path))),
-    }
 }

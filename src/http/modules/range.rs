@@ -210,7 +210,7 @@ fn header_filter(req: &mut Request) -> Option<u16> {
                 [(start, end)] => single(req, start, end, length),
                 _ => several(req, &parts, length),
             };
-            req.out.ranges = Some(Box::new(ranges));
+            req.out.filters().ranges = Some(Box::new(ranges));
             None
         }
     }

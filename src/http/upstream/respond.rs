@@ -36,11 +36,6 @@ impl<P: Protocol> Exchange<P> {
         self.copy_fields(req);
         let stored = self.stores().then(|| self.store_time());
         let upgrade = status == 101 && req.header(UPGRADE).is_some() && req.version < Version::Http2;
-        if status == 101 && !upgrade {
-            // Nobody asked for another protocol: what comes in it is nothing to the client.
-            req.response.header_only = true;
-            req.keepalive = false;
-        }
         let size = self.head.size;
         self.input.consume(size);
         if self.head.headless {

@@ -75,12 +75,8 @@ fn place(file: &TempFile, to: &Path, access: u32, time: Option<i64>) -> Result<(
     }
     let moved = match std::fs::rename(from, to) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            if let Some(folder) = to.parent() {
-                // Who may read the files may enter their directories.
-                let mode = access | (access & 0o444) >> 2;
-                let made = DirBuilder::new().recursive(true).mode(mode).create(folder);
-                made.map_err(|e| Failed::new("mkdir()", to, e))?;
-            }
+            // Who may read the files may enter their directories.
+            make_folders(to, access | (access & 0o444) >> 2)?;
             std::fs::rename(from, to)
         }
         moved => moved,
@@ -89,6 +85,21 @@ fn place(file: &TempFile, to: &Path, access: u32, time: Option<i64>) -> Result<(
         Err(e) if e.raw_os_error() == Some(libc::EXDEV) => copy(file, to, time),
         moved => moved.map_err(|e| Failed::rename(from, to, e)),
     }
+}
+
+/// Makes the directories on the way to a file. That one may not be made is told only if none behind it says more.
+fn make_folders(to: &Path, mode: u32) -> Result<(), Failed> {
+    let mut denied = None;
+    let above: Vec<&Path> = to.ancestors().skip(1).collect();
+    for folder in above.into_iter().rev().filter(|folder| folder.parent().is_some()) {
+        match DirBuilder::new().mode(mode).create(folder) {
+            Ok(()) => {}
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => denied = None,
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => denied = Some(e),
+            Err(e) => return Err(Failed::new("mkdir()", folder, e)),
+        }
+    }
+    denied.map_or(Ok(()), |e| Err(Failed::new("mkdir()", to, e)))
 }
 
 /// To another file system: a copy under a name of its own, which then takes the place at once.

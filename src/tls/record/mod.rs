@@ -254,7 +254,8 @@ impl Records {
         let begun = frame(self.input.bytes(), self.open.is_tls13()).ok().flatten();
         let need = HEADER + begun.map_or(0, |(_, len)| len);
         if self.input.capacity() < need {
-            let size = if want >= MAX_TEXT { READ_LONG } else { READ };
+            // Where long records come, more of them will.
+            let size = if want >= MAX_TEXT || need > READ { READ_LONG } else { READ };
             self.input.grow(size.max(need));
         } else {
             self.input.compact();

@@ -33,7 +33,10 @@ const ORDER: &[&str] = &[
     "ngx_http_rewrite",
     "ngx_http_ssl",
     "ngx_http_proxy",
-    // Modules that are only checked: FastCGI and those after it.
+    "ngx_http_fastcgi",
+    "ngx_http_uwsgi",
+    "ngx_http_scgi",
+    // What is only checked: caches, gRPC and what comes after it.
     "",
     "ngx_http_memcached",
     "ngx_http_empty_gif",

@@ -31,7 +31,7 @@ fn told(text: &str) -> Vec<(Kind, String, u32, u32, Option<String>)> {
 #[test]
 fn it_goes_on_after_the_first_error() {
     let text = "events {}\nhttp {\n  server {\n    listn 80;\n    root;\n    gzip maybe;\n    location / {\n      \
-                fastcgi_pass 127.0.0.1:9;\n    }\n  }\n}\n";
+                grpc_pass 127.0.0.1:9;\n    }\n  }\n}\n";
     let found = told(text);
     let expected = [
         (Kind::Error, "unknown directive \"listn\"", 4, 5, Some("did you mean \"listen\"?")),
@@ -43,13 +43,7 @@ fn it_goes_on_after_the_first_error() {
             10,
             None,
         ),
-        (
-            Kind::Lacking,
-            "\"fastcgi_pass\" is a directive of ngx_http_fastcgi, which nxr does not have",
-            8,
-            7,
-            None,
-        ),
+        (Kind::Lacking, "\"grpc_pass\" is a directive of ngx_http_grpc, which nxr does not have", 8, 7, None),
     ];
     let expected: Vec<_> = expected
         .into_iter()

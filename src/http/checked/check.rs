@@ -1,7 +1,5 @@
 //! The arguments of one directive.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 
 use super::kind::{Kind, Words};
@@ -10,7 +8,6 @@ use crate::conf::grammar::Row;
 use crate::conf::{Build, Fault, Outcome, Setting, set, tls_settings, units};
 use crate::http::types;
 use crate::syntax::Directive;
-use crate::value::Regex;
 
 /// The values of the block that is being read.
 pub fn own(cf: &mut Build) -> &mut Values {
@@ -38,19 +35,14 @@ pub fn check(cf: &mut Build, d: &Directive<'_>, row: &'static Row, kind: Kind) -
         Kind::List => Value::Mark,
         Kind::Bits(words) => return bits(cf, d, name, words),
         Kind::Conditions => return d.args().try_for_each(|text| cf.http.template(text).map(|_| ())),
-        Kind::Pair | Kind::Param => return pair(cf, d, name),
+        Kind::Pair => return pair(cf, d, name),
         Kind::CachePath => return cache::path(cf, d, row),
         Kind::CacheValid => return cache::valid(d),
         Kind::Types => {
             types::directive(cf, d, |cf| &mut cf.http.loc().checked().types);
             return Ok(());
         }
-        Kind::SplitPathInfo => {
-            own(cf).split = Some(Arc::new(split_path_info(d)?));
-            return Ok(());
-        }
         Kind::Variable => return variable(cf, d),
-        Kind::Path => return super::paths::directive(cf, d, name),
         _ => {
             own(cf).once(name)?;
             single(cf, d, row, kind)?
@@ -64,20 +56,16 @@ fn single(cf: &mut Build, d: &Directive<'_>, row: &'static Row, kind: Kind) -> O
     let text = d.arg(1);
     Ok(match kind {
         Kind::Flag => Value::Flag(set::parse_flag(d, text)?),
-        Kind::Size => Value::Size(units::size(text).ok_or_else(invalid)?),
+        Kind::Size => units::size(text).map(|_| Value::Mark).ok_or_else(invalid)?,
         Kind::Milliseconds => units::milliseconds(text).map(|_| Value::Mark).ok_or_else(invalid)?,
         Kind::Offset => units::offset(text).map(|_| Value::Mark).ok_or_else(invalid)?,
         Kind::Number => {
             units::number(text).map(|_| Value::Mark).ok_or_else(|| Fault::directive("invalid number"))?
         }
-        Kind::Byte => match units::number(text).ok_or_else(|| Fault::directive("invalid number"))? {
-            0..=255 => Value::Mark,
-            _ => return Err(Fault::here("value must be between 0 and 255")),
-        },
         Kind::Buffers => {
             let mut buffers = Setting::unset((0, 0));
             set::buffers(&mut buffers, d)?;
-            Value::Buffers(buffers.0, buffers.1)
+            Value::Mark
         }
         Kind::Text => Value::Text(Bytes::copy_from_slice(text)),
         Kind::Template => {
@@ -93,7 +81,6 @@ fn single(cf: &mut Build, d: &Directive<'_>, row: &'static Row, kind: Kind) -> O
         }
         Kind::Access => set::parse_access(d).map(|_| Value::Mark)?,
         Kind::Bind => upstream::bind(cf, d)?,
-        Kind::Store => cache::store(cf, d, row.name)?,
         Kind::Cache => cache::cache(cf, d, row)?,
         Kind::Pass(schemes) => upstream::pass(cf, d, schemes)?,
         Kind::MemcachedPass => upstream::memcached_pass(cf, d)?,
@@ -115,25 +102,14 @@ fn bits(cf: &mut Build, d: &Directive<'_>, name: &'static str, words: Words) -> 
     put(cf, name, Value::Bits(*setting))
 }
 
-/// `fastcgi_param NAME VALUE [if_not_empty]`, `grpc_set_header NAME VALUE`
+/// `grpc_set_header NAME VALUE`
 fn pair(cf: &mut Build, d: &Directive<'_>, name: &'static str) -> Outcome {
-    if d.len() == 4 && d.arg(3) != b"if_not_empty" {
-        return Err(Fault::invalid_parameter(d.arg(3)));
-    }
     let pair = (Bytes::copy_from_slice(d.arg(1)), Bytes::copy_from_slice(d.arg(2)));
     match own(cf).said.entry(name).or_insert_with(|| Value::Pairs(Vec::new())) {
         Value::Pairs(pairs) => pairs.push(pair),
         other => *other = Value::Pairs(vec![pair]),
     }
     Ok(())
-}
-
-fn split_path_info(d: &Directive<'_>) -> Outcome<Regex> {
-    let regex = Regex::anonymous(d.arg(1), false).map_err(Fault::Here)?;
-    match regex.groups() {
-        2 => Ok(regex),
-        _ => Err(Fault::here(format!("pattern \"{}\" must have 2 captures", shown(d.arg(1))))),
-    }
 }
 
 /// `auth_request_set $NAME VALUE`

@@ -14,8 +14,6 @@ pub enum Kind {
     Size,
     Milliseconds,
     Number,
-    /// A number from 0 to 255.
-    Byte,
     Offset,
     Buffers,
     /// Text, once in a block.
@@ -31,11 +29,8 @@ pub enum Kind {
     TemplateSize,
     /// Texts with variables, as often as one likes.
     Conditions,
-    Path,
     Access,
     Bind,
-    Param,
-    Store,
     Cache,
     CachePath,
     CacheValid,
@@ -44,7 +39,6 @@ pub enum Kind {
     MemcachedPass,
     TunnelPass,
     Types,
-    SplitPathInfo,
     PasswordFile,
     CertificateCache,
     Variable,
@@ -154,13 +148,11 @@ fn of_upstream(family: &str, rest: &str) -> Option<Kind> {
         | "cache_lock_timeout"
         | "cache_lock_age" => Kind::Milliseconds,
         "next_upstream_tries" | "cache_min_uses" | "ssl_verify_depth" | "gzip_flag" => Kind::Number,
-        "modifier1" | "modifier2" => Kind::Byte,
         "cache_max_range_offset" => Kind::Offset,
         "buffers" => Kind::Buffers,
         "index" | "string" | "ssl_ciphers" | "ssl_trusted_certificate" | "ssl_crl" => Kind::Text,
         "pass_header" | "hide_header" | "catch_stderr" | "ssl_conf_command" => Kind::List,
         "set_header" => Kind::Pair,
-        "param" => Kind::Param,
         "next_upstream" | "cache_use_stale" => Kind::Bits(match family {
             "proxy" => NEXT_PROXY,
             "grpc" => NEXT_GRPC,
@@ -176,16 +168,11 @@ fn of_upstream(family: &str, rest: &str) -> Option<Kind> {
         "ssl_password_file" => Kind::PasswordFile,
         "limit_rate" => Kind::TemplateSize,
         "cache_bypass" | "no_cache" => Kind::Conditions,
-        "temp_path" => Kind::Path,
-        "store_access" => Kind::Access,
         "bind" => Kind::Bind,
-        "store" => Kind::Store,
         "cache" => Kind::Cache,
         "cache_path" => Kind::CachePath,
         "cache_valid" => Kind::CacheValid,
-        "split_path_info" => Kind::SplitPathInfo,
         "pass" => match family {
-            "uwsgi" => Kind::Pass(&["uwsgi://", "suwsgi://"]),
             "grpc" => Kind::Pass(&["grpc://", "grpcs://"]),
             "memcached" => Kind::MemcachedPass,
             "tunnel" => Kind::TunnelPass,
@@ -202,15 +189,18 @@ pub enum Effect {
     Prepares,
     /// Clients would notice that its module is not there.
     SwitchesOn,
-    /// The same, where requests are passed on by `proxy_pass`.
-    WhereProxied,
+    /// The same, where requests are passed on by the `*_pass` of that module.
+    WherePassed(&'static str),
 }
 
 /// What the directive comes to with these arguments.
 pub fn effect(name: &str, d: &Directive<'_>) -> Effect {
     let is_off = d.len() == 2 && d.arg(1).eq_ignore_ascii_case(b"off");
     match name {
-        "proxy_cache" if !is_off => Effect::WhereProxied,
+        "proxy_cache" if !is_off => Effect::WherePassed("proxy"),
+        "fastcgi_cache" if !is_off => Effect::WherePassed("fastcgi"),
+        "uwsgi_cache" if !is_off => Effect::WherePassed("uwsgi"),
+        "scgi_cache" if !is_off => Effect::WherePassed("scgi"),
         "slice" if d.arg(1).iter().any(|byte| matches!(byte, b'1'..=b'9')) => Effect::SwitchesOn,
         "ssi" | "dav_methods" | "auth_request" if !is_off => Effect::SwitchesOn,
         name if name.ends_with("_pass") => Effect::SwitchesOn,

@@ -3,20 +3,14 @@
 use super::cache::sibling;
 use super::{Value, Values};
 use crate::conf::{Build, Fault, Outcome};
-use crate::http::upstream::settings::page_size;
 
-/// Modules with buffers for responses.
-const BUFFERED: [&str; 3] = ["fastcgi", "uwsgi", "scgi"];
 /// Modules that speak TLS to upstreams.
-const TLS: [&str; 2] = ["uwsgi", "grpc"];
+const TLS: [&str; 1] = ["grpc"];
 /// Where values with variables are compiled when blocks are merged.
-const PAIRS: [&str; 4] = ["fastcgi_param", "uwsgi_param", "scgi_param", "grpc_set_header"];
+const PAIRS: [&str; 1] = ["grpc_set_header"];
 
 /// Completes a block with its parent's values.
 pub fn merge(own: &mut Values, parent: &Values) {
-    if own.split.is_none() {
-        own.split.clone_from(&parent.split);
-    }
     for (name, value) in &parent.said {
         // Locations do not inherit where requests go; of a cache and a store, a block that has one has not the other.
         let other = match () {
@@ -39,9 +33,6 @@ pub fn merge(own: &mut Values, parent: &Values) {
 pub fn check(values: &Values, cf: &mut Build) -> Outcome {
     if values.said.is_empty() {
         return Ok(());
-    }
-    for family in BUFFERED {
-        buffers(values, family)?;
     }
     for (name, zone) in &values.zones {
         zone_is_known(name, zone, cf)?;
@@ -67,42 +58,6 @@ fn zone_is_known(name: &&'static str, zone: &[u8], cf: &mut Build) -> Outcome {
             Err(Fault::here(format!("\"{name}\" zone \"{zone}\" is unknown")))
         }
     }
-}
-
-fn buffers(values: &Values, family: &str) -> Outcome {
-    let size_of = |rest: &str| values.size(&format!("{family}_{rest}"));
-    let (number, each) = match values.said.get(format!("{family}_buffers").as_str()) {
-        Some(Value::Buffers(number, size)) => (*number, *size),
-        _ => (8, page_size()),
-    };
-    if number < 2 {
-        return Err(Fault::here(format!("there must be at least 2 \"{family}_buffers\"")));
-    }
-    let size = size_of("buffer_size").unwrap_or_else(page_size).max(each);
-    let maximum =
-        format!("the maximum of the value of \"{family}_buffer_size\" and one of the \"{family}_buffers\"");
-    let too_small = |what: &str| {
-        Err(Fault::here(format!("\"{family}_{what}\" must be equal to or greater than {maximum}")))
-    };
-    let busy = size_of("busy_buffers_size").unwrap_or(size.saturating_mul(2));
-    if busy < size {
-        return too_small("busy_buffers_size");
-    }
-    if busy > (number - 1).saturating_mul(each) {
-        return Err(Fault::here(format!(
-            "\"{family}_busy_buffers_size\" must be less than the size of all \"{family}_buffers\" minus one buffer"
-        )));
-    }
-    if size_of("temp_file_write_size").is_some_and(|write| write < size) {
-        return too_small("temp_file_write_size");
-    }
-    if size_of("max_temp_file_size").is_some_and(|most| most != 0 && most < size) {
-        return Err(Fault::here(format!(
-            "\"{family}_max_temp_file_size\" must be equal to zero to disable temporary files usage or must be \
-             equal to or greater than {maximum}"
-        )));
-    }
-    Ok(())
 }
 
 fn tls(values: &Values, family: &str) -> Outcome {

@@ -9,12 +9,10 @@ mod check;
 mod kind;
 mod merge;
 mod paths;
-mod script;
 mod upstream;
 
 use std::collections::{BTreeMap, HashSet};
-
-use std::sync::Arc;
+use std::path::PathBuf;
 
 use bytes::Bytes;
 
@@ -23,10 +21,8 @@ use crate::conf::finding::{self, Finding};
 use crate::conf::grammar::{self, Context, Row};
 use crate::conf::{Build, Conf, Fault, Outcome, Setting};
 use crate::http::module::Module;
-use crate::http::request::Request;
 use crate::http::types::TypeSet;
 use crate::syntax::Directive;
-use crate::value::{Builtin, Regex};
 
 pub use kind::{Kind, kind};
 
@@ -36,10 +32,7 @@ enum Value {
     /// It was there.
     Mark,
     Flag(bool),
-    Size(usize),
     Bits(u32),
-    /// Number and size.
-    Buffers(usize, usize),
     Text(Bytes),
     /// Names and values that are compiled once the blocks are merged.
     Pairs(Vec<(Bytes, Bytes)>),
@@ -52,18 +45,11 @@ pub struct Values {
     /// Of `fastcgi_cache` and its like that name a zone without variables.
     zones: BTreeMap<&'static str, Bytes>,
     types: Setting<TypeSet>,
-    /// `fastcgi_split_path_info`
-    split: Option<Arc<Regex>>,
 }
 
 impl Default for Values {
     fn default() -> Values {
-        Values {
-            said: BTreeMap::new(),
-            zones: BTreeMap::new(),
-            types: Setting::unset(TypeSet::html()),
-            split: None,
-        }
+        Values { said: BTreeMap::new(), zones: BTreeMap::new(), types: Setting::unset(TypeSet::html()) }
     }
 }
 
@@ -77,13 +63,6 @@ impl Values {
 
     fn flag(&self, name: &str) -> bool {
         matches!(self.said.get(name), Some(Value::Flag(true)))
-    }
-
-    fn size(&self, name: &str) -> Option<usize> {
-        match self.said.get(name) {
-            Some(Value::Size(size)) => Some(*size),
-            _ => None,
-        }
     }
 }
 
@@ -106,7 +85,6 @@ impl Module for Checked {
     type Srv = ();
     type Loc = Values;
     const COMMANDS: Commands = Commands { module: "", setters: &[] };
-    const VARIABLES: &'static [Builtin<Request>] = script::VARIABLES;
 }
 
 /// What is known of all such directives while the configuration is read.
@@ -116,8 +94,8 @@ pub struct Known {
     /// Module and name of the zones that a `*_cache_path` declares.
     caches: HashSet<(&'static str, Vec<u8>)>,
     paths: paths::Paths,
-    /// There is a `proxy_pass`.
-    proxies: bool,
+    /// Modules that pass requests on (`proxy` and the like).
+    passing: HashSet<&'static str>,
 }
 
 #[derive(Debug)]
@@ -125,8 +103,8 @@ struct Refusal {
     /// A warning before it.
     note: Option<String>,
     sentence: String,
-    /// Only a `proxy_pass` could make use of it.
-    for_proxies: bool,
+    /// Only that module could make use of it, where it passes requests on.
+    only_for: Option<&'static str>,
     /// The same where all that is wrong is told.
     finding: Finding,
 }
@@ -134,7 +112,9 @@ struct Refusal {
 impl Known {
     /// What this configuration would need.
     fn refusals(&self) -> impl Iterator<Item = &Refusal> {
-        self.refusals.iter().filter(|refusal| self.proxies || !refusal.for_proxies)
+        self.refusals
+            .iter()
+            .filter(|refusal| refusal.only_for.is_none_or(|family| self.passing.contains(family)))
     }
 
     /// What this configuration would need, as findings.
@@ -142,9 +122,9 @@ impl Known {
         self.refusals().map(|refusal| refusal.finding.clone())
     }
 
-    /// A `proxy_pass` was read.
-    pub fn proxied(&mut self) {
-        self.proxies = true;
+    /// A `*_pass` of that module was read.
+    pub fn passes(&mut self, family: &'static str) {
+        self.passing.insert(family);
     }
 
     /// Notes that the configuration is to be refused if nothing else is wrong with it.
@@ -152,14 +132,14 @@ impl Known {
         let sentence = fault.text(d.name(), d.at());
         let finding = Finding::fault(d, Context::ANY, fault);
         let finding = Finding { kind: finding::Kind::Lacking, ..finding };
-        self.refusals.push(Refusal { note: None, sentence, for_proxies: false, finding });
+        self.refusals.push(Refusal { note: None, sentence, only_for: None, finding });
     }
 
-    fn lacks(&mut self, d: &Directive<'_>, row: &Row, for_proxies: bool) {
+    fn lacks(&mut self, d: &Directive<'_>, row: &Row, only_for: Option<&'static str>) {
         let note = format!("{}{}", grammar::lacks(d.name(), row.module), d.at());
         let sentence = format!("{}{}", grammar::unknown(d.name()), d.at());
         let finding = Finding::lacking(d, row.module);
-        self.refusals.push(Refusal { note: Some(note), sentence, for_proxies, finding });
+        self.refusals.push(Refusal { note: Some(note), sentence, only_for, finding });
     }
 }
 
@@ -169,8 +149,8 @@ pub fn directive(cf: &mut Build, d: &Directive<'_>, row: &'static Row) -> Outcom
     check::check(cf, d, row, kind)?;
     match kind::effect(row.name, d) {
         kind::Effect::Prepares => {}
-        kind::Effect::SwitchesOn => cf.checked.lacks(d, row, false),
-        kind::Effect::WhereProxied => cf.checked.lacks(d, row, true),
+        kind::Effect::SwitchesOn => cf.checked.lacks(d, row, None),
+        kind::Effect::WherePassed(family) => cf.checked.lacks(d, row, Some(family)),
     }
     Ok(())
 }
@@ -182,6 +162,11 @@ pub fn store(cf: &mut Build, d: &Directive<'_>, name: &'static str) -> Outcome<b
     let on = matches!(value, Value::Flag(true));
     check::put(cf, name, value)?;
     Ok(on)
+}
+
+/// `*_temp_path` of a module that has it: the directory, once it is known to be for nothing else.
+pub fn temp_path(cf: &mut Build, d: &Directive<'_>, name: &'static str) -> Outcome<PathBuf> {
+    paths::directive(cf, d, name)
 }
 
 /// Once all is read and right: fails where a module is needed that is not there.

@@ -57,7 +57,7 @@ pub fn add(cf: &mut Build, path: Path) -> Outcome {
 }
 
 /// `*_temp_path PATH [LEVEL [LEVEL [LEVEL]]]`
-pub fn directive(cf: &mut Build, d: &Directive<'_>, name: &'static str) -> Outcome {
+pub fn directive(cf: &mut Build, d: &Directive<'_>, name: &'static str) -> Outcome<PathBuf> {
     own(cf).once(name)?;
     let invalid = || Fault::directive("invalid value");
     let mut levels = Vec::new();
@@ -68,6 +68,9 @@ pub fn directive(cf: &mut Build, d: &Directive<'_>, name: &'static str) -> Outco
     if length.is_none_or(|length| length > 10 + levels.len() as u64) {
         return Err(invalid());
     }
-    add(cf, Path::new(d, levels, false))?;
-    put(cf, name, Value::Mark)
+    let path = Path::new(d, levels, false);
+    let whole = cf.full_path(&path.path);
+    add(cf, path)?;
+    put(cf, name, Value::Mark)?;
+    Ok(whole)
 }

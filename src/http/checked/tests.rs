@@ -22,8 +22,8 @@ fn preparations_are_taken() {
 
 #[test]
 fn what_switches_a_module_on_is_refused_last() {
-    let passed = "location / { fastcgi_pass 127.0.0.1:9; }";
-    assert_eq!(said(&format!("server {{ {passed} }}")), "unknown directive \"fastcgi_pass\"");
+    let passed = "location / { grpc_pass 127.0.0.1:9; }";
+    assert_eq!(said(&format!("server {{ {passed} }}")), "unknown directive \"grpc_pass\"");
     assert_eq!(said(&format!("server {{ {passed} bogus; }}")), "unknown directive \"bogus\"");
     assert_eq!(said(&format!("server {{ {passed} root $no; }}")), "unknown \"no\" variable");
     assert_eq!(
@@ -32,6 +32,10 @@ fn what_switches_a_module_on_is_refused_last() {
     );
     let cached = "proxy_cache_path c keys_zone=z:1m; server { location / { proxy_cache z; proxy_pass http://127.0.0.1:9; } }";
     assert_eq!(said(cached), "unknown directive \"proxy_cache\"");
+    let cached =
+        "fastcgi_cache_path c keys_zone=z:1m; server { location / { fastcgi_cache z; PASS 127.0.0.1:9; } }";
+    assert_eq!(said(&cached.replace("PASS", "fastcgi_pass")), "unknown directive \"fastcgi_cache\"");
+    assert!(loads(&cached.replace("PASS", "scgi_pass")));
     for both in ["proxy_store on; proxy_cache z;", "proxy_cache z; proxy_store on;"] {
         assert!(said(both).contains("is incompatible with \"proxy_"), "{both}");
     }

@@ -6,12 +6,14 @@ pub mod auth_basic;
 pub mod auth_request;
 pub mod autoindex;
 pub mod browser;
+pub mod cgi;
 pub mod charset;
 pub mod copy;
 pub mod core;
 pub mod early_body;
 pub mod early_hints;
 pub mod empty_gif;
+pub mod fastcgi;
 pub mod geo;
 pub mod gunzip;
 pub mod gzip;
@@ -35,6 +37,7 @@ pub mod range;
 pub mod realip;
 pub mod referer;
 pub mod rewrite;
+pub mod scgi;
 pub mod secure_link;
 pub mod split_clients;
 pub mod ssl;
@@ -46,6 +49,7 @@ pub mod try_files;
 pub mod tuning;
 pub mod upstream;
 pub mod userid;
+pub mod uwsgi;
 pub mod v2;
 pub mod v3;
 
@@ -83,6 +87,9 @@ crate::http_modules! {
     upstream_zone: upstream::Zone,
     upstream_sticky: upstream::Sticky,
     proxy: proxy::Proxy,
+    fastcgi: fastcgi::FastCgi,
+    uwsgi: uwsgi::Uwsgi,
+    scgi: scgi::Scgi,
     referer: referer::Referer,
     secure_link: secure_link::SecureLink,
     limit_req: limit_req::LimitReq,

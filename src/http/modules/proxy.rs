@@ -13,21 +13,21 @@ use super::proxy_ssl;
 use super::proxy_url::{Vars, VarsRef, parse, schema, target, vars_of};
 use crate::conf::build::{Commands, Setter, both};
 use crate::conf::upstream_tls::{UpstreamTls, Use};
-use crate::conf::{Build, Conf, Fault, Outcome, set, units};
+use crate::conf::{Build, Conf, Fault, Outcome, set};
 use crate::http::conf::LocationBuild;
 use crate::http::headers::{CONTENT_LENGTH, X_FORWARDED_FOR};
 use crate::http::location::Kind;
 use crate::http::module::{Handlers, Module, Verdict, Wait};
 use crate::http::request::{BodyLength, Request};
-use crate::http::upstream::settings::ignore;
 use crate::http::upstream::{
-    Decoded, Fault as Failure, Head, HeadStep, Malformed, Protocol, Redirected, Settings, http1, next, run,
+    Decoded, Fault as Failure, Framing, Head, HeadStep, Malformed, Protocol, Redirected, Settings, http1,
+    next, run,
 };
 use crate::log::Level;
-use crate::settings;
 use crate::syntax::Directive;
 use crate::upstream::GroupId;
 use crate::value::{Builtin, Template};
+use crate::{settings, upstream_setters};
 
 /// The module.
 pub struct Proxy;
@@ -76,7 +76,6 @@ settings! {
         cookie_domains: Option<Vec<Rewrite>> = None,
         cookie_paths: Option<Vec<Rewrite>> = None,
         cookie_flags: Option<Vec<CookieFlags>> = None,
-        send_lowat: usize = 0,
         headers_hash_max_size: usize = 512,
         headers_hash_bucket_size: usize = 64,
         /// A location in a proxied location: `proxy_pass` is not inherited.
@@ -116,27 +115,13 @@ fn up(cf: &mut Build) -> &mut Settings {
     &mut loc(cf).upstream
 }
 
-const SETTERS: &[(&str, Setter)] = &[
+const OWN: &[(&str, Setter)] = &[
     ("proxy_pass", pass),
     ("proxy_redirect", proxy_rewrite::set_redirect),
     ("proxy_cookie_domain", proxy_rewrite::set_cookie_domain),
     ("proxy_cookie_path", proxy_rewrite::set_cookie_path),
     ("proxy_cookie_flags", proxy_rewrite::set_cookie_flags),
-    ("proxy_buffering", |cf, d| set::flag(&mut up(cf).buffering, d)),
-    ("proxy_request_buffering", |cf, d| set::flag(&mut up(cf).request_buffering, d)),
-    ("proxy_ignore_client_abort", |cf, d| set::flag(&mut up(cf).ignore_client_abort, d)),
-    ("proxy_bind", |cf, d| Settings::set_local(cf, d, up)),
-    ("proxy_socket_keepalive", |cf, d| set::flag(&mut up(cf).socket_keepalive, d)),
-    ("proxy_socket_rcvbuf", |cf, d| set::size(&mut up(cf).socket_rcvbuf, d)),
-    ("proxy_socket_sndbuf", |cf, d| set::size(&mut up(cf).socket_sndbuf, d)),
-    ("proxy_connect_timeout", |cf, d| set::msec(&mut up(cf).connect_timeout, d)),
-    ("proxy_send_timeout", |cf, d| set::msec(&mut up(cf).send_timeout, d)),
-    ("proxy_send_lowat", |cf, d| {
-        set::size(&mut loc(cf).own.send_lowat, d)?;
-        cf.warn(d.at(), "\"proxy_send_lowat\" is not supported, ignored");
-        Ok(())
-    }),
-    ("proxy_intercept_errors", |cf, d| set::flag(&mut up(cf).intercept_errors, d)),
+    ("proxy_send_lowat", |cf, d| Settings::set_send_lowat(cf, d, up)),
     ("proxy_set_header", |cf, d| {
         let field = (Bytes::copy_from_slice(d.arg(1)), Bytes::copy_from_slice(d.arg(2)));
         loc(cf).own.set_headers.edit().push(field);
@@ -153,53 +138,7 @@ const SETTERS: &[(&str, Setter)] = &[
         let method = cf.http.template(d.arg(1))?;
         loc(cf).own.method.set(Some(method))
     }),
-    ("proxy_pass_request_headers", |cf, d| set::flag(&mut up(cf).pass_request_headers, d)),
-    ("proxy_pass_request_body", |cf, d| set::flag(&mut up(cf).pass_request_body, d)),
     ("proxy_pass_trailers", |cf, d| set::flag(&mut up(cf).pass_trailers, d)),
-    ("proxy_buffer_size", |cf, d| set::size(&mut up(cf).buffer_size, d)),
-    ("proxy_read_timeout", |cf, d| set::msec(&mut up(cf).read_timeout, d)),
-    ("proxy_buffers", |cf, d| set::buffers(&mut up(cf).buffers, d)),
-    ("proxy_busy_buffers_size", |cf, d| set::size(&mut up(cf).busy_buffers_size, d)),
-    ("proxy_force_ranges", |cf, d| set::flag(&mut up(cf).force_ranges, d)),
-    ("proxy_limit_rate", |cf, d| {
-        up(cf).limit_rate.once()?;
-        let rate = cf.http.template(d.arg(1))?;
-        if rate.as_constant().is_some_and(|text| units::size(text).is_none()) {
-            return Err(Fault::directive("invalid value"));
-        }
-        up(cf).limit_rate.set(Some(rate))
-    }),
-    ("proxy_temp_path", |cf, d| {
-        up(cf).temp_path.once()?;
-        let path = crate::conf::core::temp_path(cf, d)?;
-        up(cf).temp_path.set(path)
-    }),
-    ("proxy_store", |cf, d| Settings::set_store(cf, d, "proxy_store", up)),
-    ("proxy_store_access", |cf, d| set::access(&mut up(cf).store_access, d)),
-    ("proxy_max_temp_file_size", |cf, d| set::size(&mut up(cf).max_temp_file_size, d)),
-    ("proxy_temp_file_write_size", |cf, d| set::size(&mut up(cf).temp_file_write_size, d)),
-    ("proxy_next_upstream", |cf, d| {
-        let mut warnings = Vec::new();
-        set::bits(&mut up(cf).next_upstream, d, next::WORDS, |warning| warnings.push(warning))?;
-        warnings.into_iter().for_each(|warning| cf.warn(d.at(), warning));
-        Ok(())
-    }),
-    ("proxy_next_upstream_tries", |cf, d| set::number(&mut up(cf).next_upstream_tries, d)),
-    ("proxy_next_upstream_timeout", |cf, d| set::msec(&mut up(cf).next_upstream_timeout, d)),
-    ("proxy_pass_header", |cf, d| {
-        up(cf).pass_headers.edit().push(Bytes::copy_from_slice(d.arg(1)));
-        Ok(())
-    }),
-    ("proxy_hide_header", |cf, d| {
-        up(cf).hide_headers.edit().push(Bytes::copy_from_slice(d.arg(1)));
-        Ok(())
-    }),
-    ("proxy_ignore_headers", |cf, d| {
-        let mut warnings = Vec::new();
-        set::bits(&mut up(cf).ignore_headers, d, ignore::WORDS, |warning| warnings.push(warning))?;
-        warnings.into_iter().for_each(|warning| cf.warn(d.at(), warning));
-        Ok(())
-    }),
     ("proxy_http_version", |cf, d| {
         if d.arg(1) == b"2" {
             cf.messages
@@ -210,7 +149,11 @@ const SETTERS: &[(&str, Setter)] = &[
     }),
 ];
 
-const ALL: usize = SETTERS.len() + proxy_ssl::SETTERS.len();
+const COMMON: &[(&str, Setter)] = upstream_setters!("proxy", up, next::WORDS);
+
+const PLAIN: &[(&str, Setter)] = &both::<{ OWN.len() + COMMON.len() }>(OWN, COMMON);
+
+const ALL: usize = PLAIN.len() + proxy_ssl::SETTERS.len();
 
 impl Conf for LocConf {
     fn check(&self, _: &mut Build) -> Outcome {
@@ -274,7 +217,7 @@ impl Module for Proxy {
     type Srv = ();
     type Loc = LocConf;
     const COMMANDS: Commands =
-        Commands { module: "ngx_http_proxy", setters: &both::<ALL>(SETTERS, proxy_ssl::SETTERS) };
+        Commands { module: "ngx_http_proxy", setters: &both::<ALL>(PLAIN, proxy_ssl::SETTERS) };
 
     const VARIABLES: &'static [Builtin<Request>] = &[
         Builtin::changeable("proxy_host", |r, out| {
@@ -319,7 +262,7 @@ fn pass(cf: &mut Build, d: &Directive<'_>) -> Outcome {
     if loc(cf).own.pass.is_some() {
         return Err(Fault::directive("is duplicate"));
     }
-    cf.checked.proxied();
+    cf.checked.passes("proxy");
     let location = cf.http.location();
     let name = Bytes::copy_from_slice(&location.name);
     let prefixed = matches!(location.kind, Kind::Exact | Kind::Prefix { .. });
@@ -439,15 +382,15 @@ impl Protocol for Http {
         self.conf.own.set_body.is_none() && *self.conf.upstream.pass_request_body
     }
 
-    fn sends_chunks(&self) -> bool {
-        self.chunks
+    fn framing(&self) -> Framing {
+        if self.chunks { Framing::Chunks } else { Framing::None }
     }
 
     fn reset(&mut self) {
         self.response.reset();
     }
 
-    fn parse_head(&mut self, req: &Request, buffer: &[u8], head: &mut Head) -> Result<HeadStep, Failure> {
+    fn parse_head(&mut self, req: &Request, buffer: &mut [u8], head: &mut Head) -> Result<HeadStep, Failure> {
         self.response.parse(&|level, what| req.log(level, None, what), buffer, head)
     }
 

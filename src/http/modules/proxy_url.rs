@@ -88,7 +88,7 @@ pub async fn target(req: &Request, conf: &'static LocConf) -> Result<(Target, Va
     match conf.own.pass.as_deref() {
         Some(Pass::Group { group, tls, vars, .. }) => {
             let group: &'static Group = http.upstreams.get(*group);
-            let tls = tls_of(req, conf, *tls, &group.name).map_err(NoPeers::Status)?;
+            let tls = tls_of(req, conf, *tls, group).map_err(NoPeers::Status)?;
             let schema = if tls.is_some() { "https://" } else { "http://" };
             let target = Target { group: GroupRef::Static(group), tls, schema, location };
             Ok((target, VarsRef::Static(vars)))
@@ -119,16 +119,11 @@ async fn evaluated(
         vars.uri = [b"/", &vars.uri[..]].concat().into();
     }
     let group = resolve::peers(req, &parsed, *conf.upstream.ignore_client_abort).await?;
-    let tls = tls_of(req, conf, tls, &group.name).map_err(NoPeers::Status)?;
+    let tls = tls_of(req, conf, tls, &group).map_err(NoPeers::Status)?;
     let schema = if tls.is_some() { "https://" } else { "http://" };
     Ok((Target { group, tls, schema, location }, VarsRef::Own(Arc::new(vars))))
 }
 
-fn tls_of(req: &Request, conf: &'static LocConf, tls: bool, host: &str) -> Result<Option<Tls>, u16> {
-    if !tls {
-        return Ok(None);
-    }
-    let connector = conf.ssl.connector.as_ref().ok_or(500u16)?.clone();
-    let (name, certificate) = (conf.ssl.name_of(req, host), conf.ssl.names_of(req));
-    Ok(Some(Tls { connector, name, certificate, settings: &conf.ssl }))
+fn tls_of(req: &Request, conf: &'static LocConf, tls: bool, group: &Group) -> Result<Option<Tls>, u16> {
+    tls.then(|| Tls::of(req, &conf.ssl, group)).transpose()
 }

@@ -146,16 +146,25 @@ impl<P: Protocol> Exchange<P> {
     /// Looks at what came; true once the head is complete.
     fn parse(&mut self, req: &mut Request, cx: &mut Context<'_>, most: usize) -> Result<bool, Fail> {
         loop {
-            let bytes = self.input.bytes();
+            let bytes = self.input.bytes_mut();
+            let have = bytes.len();
             // A head must fit the buffer that the settings give it, whatever was read beyond.
-            let seen = &bytes[..bytes.len().min(most)];
+            let seen = &mut bytes[..have.min(most)];
             match self.protocol.parse_head(req, seen, &mut self.head).map_err(Fail::Next)? {
                 HeadStep::Done => return Ok(true),
-                HeadStep::More if bytes.len() >= most => {
+                HeadStep::More if have >= most => {
                     req.log(Level::Error, None, format_args!("upstream sent too big header"));
                     return Err(Fail::Next(Fault::InvalidHeader));
                 }
                 HeadStep::More => return Ok(false),
+                HeadStep::Skip => {
+                    self.input.consume(self.head.size);
+                    self.input.compact();
+                    self.head.clear();
+                    if self.input.is_empty() {
+                        return Ok(false);
+                    }
+                }
                 HeadStep::Interim => {
                     let size = self.head.size;
                     self.hints += size;

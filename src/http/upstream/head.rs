@@ -127,6 +127,11 @@ impl Field {
         &buffer[self.name.0 as usize..self.name.1 as usize]
     }
 
+    /// Where the value is in the buffer.
+    pub fn place(self) -> Range<usize> {
+        self.value.0 as usize..self.value.1 as usize
+    }
+
     /// Value as it came.
     pub fn value(self, buffer: &[u8]) -> &[u8] {
         &buffer[self.value.0 as usize..self.value.1 as usize]

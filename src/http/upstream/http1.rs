@@ -38,15 +38,15 @@ pub struct Response {
 
 /// What a status line says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct StatusLine {
+pub(super) struct StatusLine {
     http10: bool,
-    status: u16,
+    pub status: u16,
     /// From the status on.
-    text: Range<usize>,
+    pub text: Range<usize>,
 }
 
 /// Reads a status line without its `\n`; none where it is not one.
-fn status_line(line: &[u8]) -> Option<StatusLine> {
+pub(super) fn status_line(line: &[u8]) -> Option<StatusLine> {
     let rest = line.strip_prefix(b"HTTP/")?;
     let space = memchr::memchr(b' ', rest)?;
     let version = &rest[..space];
@@ -84,7 +84,7 @@ fn number(digits: &[u8]) -> Option<u32> {
 }
 
 /// Whether these bytes may become a status line.
-fn may_begin(bytes: &[u8]) -> bool {
+pub(super) fn may_begin(bytes: &[u8]) -> bool {
     const START: &[u8] = b"HTTP/";
     let n = bytes.len().min(START.len());
     bytes[..n] == START[..n]
@@ -130,30 +130,10 @@ impl Response {
                 head.close = true;
             }
         }
-        while let Some(len) = memchr::memchr(b'\n', &buffer[head.size..]) {
-            let start = head.size;
-            let line = &buffer[start..start + len];
-            head.size = start + len + 1;
-            match field_line(line, true) {
-                FieldLine::Field { name, value, .. } => {
-                    let place = |r: Range<usize>| start + r.start..start + r.end;
-                    head.take(tell, buffer, place(name), place(value))?;
-                }
-                FieldLine::End => return Ok(self.end_head(head)),
-                FieldLine::Invalid(at) => {
-                    let bad = line.get(at).copied().unwrap_or(b'\n');
-                    tell(
-                        Level::Error,
-                        format_args!(
-                            "upstream sent invalid header: \"{}\\x{bad:02x}...\"",
-                            bytes(&line[..at.min(line.len())])
-                        ),
-                    );
-                    return Err(Fault::InvalidHeader);
-                }
-            }
+        match fields(tell, buffer, head)? {
+            true => Ok(self.end_head(head)),
+            false => Ok(HeadStep::More),
         }
-        Ok(HeadStep::More)
     }
 
     fn end_head(&mut self, head: &mut Head) -> HeadStep {
@@ -261,6 +241,29 @@ impl Response {
     pub fn keeps(&self) -> bool {
         self.keep
     }
+}
+
+/// Reads fields from [`Head::size`] on; true once the empty line behind them was read.
+pub(super) fn fields(tell: Tell<'_>, buffer: &[u8], head: &mut Head) -> Result<bool, Fault> {
+    while let Some(len) = memchr::memchr(b'\n', &buffer[head.size..]) {
+        let start = head.size;
+        let line = &buffer[start..start + len];
+        head.size = start + len + 1;
+        match field_line(line, true) {
+            FieldLine::Field { name, value, .. } => {
+                let place = |r: Range<usize>| start + r.start..start + r.end;
+                head.take(tell, buffer, place(name), place(value))?;
+            }
+            FieldLine::End => return Ok(true),
+            FieldLine::Invalid(at) => {
+                let bad = line.get(at).copied().unwrap_or(b'\n');
+                let shown = bytes(&line[..at.min(line.len())]);
+                tell(Level::Error, format_args!("upstream sent invalid header: \"{shown}\\x{bad:02x}...\""));
+                return Err(Fault::InvalidHeader);
+            }
+        }
+    }
+    Ok(false)
 }
 
 fn too_much(req: &Request) {

@@ -12,17 +12,21 @@
 //!
 //! [`Pick`]: crate::upstream::Pick
 
+pub mod cgi;
 pub mod client;
 pub mod connect;
 pub mod converse;
 pub mod exchange;
+pub mod fastcgi;
 pub mod head;
 pub mod http1;
 pub mod names;
+pub mod params;
 pub mod pump;
 pub mod resolve;
 pub mod respond;
 pub mod send;
+pub mod setters;
 pub mod settings;
 pub mod spill;
 pub mod store;
@@ -96,6 +100,20 @@ pub enum HeadStep {
     Done,
     /// An interim response (RFC 9110, section 15.2) ends at [`Head::size`].
     Interim,
+    /// Nothing up to [`Head::size`] is needed any more, and the head did not begin yet.
+    Skip,
+}
+
+/// How the client's body is framed on its way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Framing {
+    /// As it is.
+    #[default]
+    None,
+    /// In chunks (RFC 9112, section 7.1).
+    Chunks,
+    /// In records of FastCGI.
+    Records,
 }
 
 /// What decoding a piece of body came to.
@@ -120,20 +138,25 @@ pub trait Protocol {
     /// Whether the client's body follows the head.
     fn passes_body(&self) -> bool;
 
-    /// Whether that body is sent in chunks.
-    fn sends_chunks(&self) -> bool;
+    /// How that body is framed.
+    fn framing(&self) -> Framing;
 
     /// Forgets what an earlier attempt received.
     fn reset(&mut self);
 
-    /// Reads on in the head; `buffer` holds it from its first byte.
-    fn parse_head(&mut self, req: &Request, buffer: &[u8], head: &mut Head) -> Result<HeadStep, Fault>;
+    /// Reads on in the head; `buffer` holds it from its first byte. What was seen may be changed in place.
+    fn parse_head(&mut self, req: &Request, buffer: &mut [u8], head: &mut Head) -> Result<HeadStep, Fault>;
 
     /// The body begins: decides how long it is.
     fn begin_body(&mut self, head: &Head);
 
     /// Takes the framing off a piece of body, in place.
     fn decode(&mut self, req: &mut Request, piece: &mut [u8]) -> Result<Decoded, Malformed>;
+
+    /// The end that was just decoded came before the body was whole, which was logged.
+    fn is_cut(&self) -> bool {
+        false
+    }
 
     /// How many bytes follow that are body as they are; none where that is unknown.
     fn plain(&self) -> Option<u64>;
@@ -147,11 +170,25 @@ pub trait Protocol {
     /// The body was read to its end: whether the connection may serve another request.
     fn keeps(&self) -> bool;
 
+    /// Whether the peer is an HTTP server, whose responses have no `Server` and `Date` but its own.
+    fn is_http(&self) -> bool {
+        true
+    }
+
+    /// Whether a response may switch to another protocol.
+    fn upgrades(&self) -> bool {
+        true
+    }
+
     /// A new value for `Location`, or for `Refresh` from `prefix` on.
-    fn rewrite_redirect(&self, req: &Request, value: &[u8], prefix: usize) -> Redirected;
+    fn rewrite_redirect(&self, _: &Request, _value: &[u8], _prefix: usize) -> Redirected {
+        Redirected::Off
+    }
 
     /// A new value for `Set-Cookie`.
-    fn rewrite_cookie(&self, req: &Request, value: &[u8]) -> Option<Vec<u8>>;
+    fn rewrite_cookie(&self, _: &Request, _value: &[u8]) -> Option<Vec<u8>> {
+        None
+    }
 }
 
 /// See [`Protocol::rewrite_redirect`].

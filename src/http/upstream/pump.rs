@@ -188,7 +188,8 @@ impl<P: Protocol> Exchange<P> {
                     return self.end(req, pump, Source::Broken);
                 }
                 if decoded.end {
-                    self.end(req, pump, Source::Complete);
+                    let cut = self.protocol.is_cut();
+                    self.end(req, pump, if cut { Source::Broken } else { Source::Complete });
                 }
             }
             Err(_) => self.end(req, pump, Source::Malformed),

@@ -35,7 +35,10 @@ impl<P: Protocol> Exchange<P> {
         }
         self.copy_fields(req);
         let stored = self.stores().then(|| self.store_time());
-        let upgrade = status == 101 && req.header(UPGRADE).is_some() && req.version < Version::Http2;
+        let upgrade = status == 101
+            && self.protocol.upgrades()
+            && req.header(UPGRADE).is_some()
+            && req.version < Version::Http2;
         let size = self.head.size;
         self.input.consume(size);
         if self.head.headless {
@@ -168,7 +171,7 @@ impl<P: Protocol> Exchange<P> {
             }
         }
         let r = &mut req.response;
-        if !server || !date {
+        if self.protocol.is_http() && (!server || !date) {
             let passes = |name: &[u8]| !hidden.contains(crate::http::headers::hash(name), name);
             r.no_server = !server && passes(b"Server");
             r.no_date = !date && passes(b"Date");

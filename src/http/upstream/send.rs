@@ -10,9 +10,9 @@ use bytes::Bytes;
 use nix::sys::sendfile::sendfile;
 use tokio::io::Interest;
 
-use super::Protocol;
 use super::connect::Link;
 use super::exchange::{Fail, is_idempotent};
+use super::{Framing, Protocol, fastcgi};
 use crate::http::body_splice;
 use crate::http::module::Verdict;
 use crate::http::request::Request;
@@ -39,7 +39,7 @@ pub struct Sending {
     pub streamed: bool,
     /// Repeating the request does no harm.
     pub idempotent: bool,
-    chunks: bool,
+    framing: Framing,
     /// Parts of the memory that were taken.
     part: usize,
     file_sent: u64,
@@ -48,7 +48,8 @@ pub struct Sending {
     buffer: Buffer,
     /// What a long body that comes from the client goes through.
     pipe: Option<Pipe>,
-    last_chunk: bool,
+    /// What ends a framed body was taken.
+    ended: bool,
     /// Waits for the client.
     pub starved: bool,
 }
@@ -66,7 +67,7 @@ impl Sending {
             body: protocol.passes_body(),
             streamed: protocol.passes_body() && !req.body.complete,
             idempotent: is_idempotent(req.method),
-            chunks: protocol.sends_chunks(),
+            framing: protocol.framing(),
             ..Sending::default()
         }
     }
@@ -128,7 +129,11 @@ impl Sending {
         cx: &mut Context<'_>,
     ) -> Poll<Result<bool, Fail>> {
         let Some(to) = link.io().plain() else { return Poll::Ready(Ok(false)) };
-        if !self.body || self.chunks || self.head_sent < head.len() || self.part < req.body.memory.len() {
+        if !self.body
+            || self.framing != Framing::None
+            || self.head_sent < head.len()
+            || self.part < req.body.memory.len()
+        {
             return Poll::Ready(Ok(false));
         }
         let moved = if let Some(pipe) = self.pipe.as_mut().filter(|pipe| !pipe.is_empty()) {
@@ -192,7 +197,10 @@ impl Sending {
         if !self.body {
             return Ok(Source::End);
         }
-        let next = if self.chunks { self.chunk(req, cx)? } else { self.piece(req, cx)? };
+        let next = match self.framing {
+            Framing::None => self.piece(req, cx)?,
+            _ => self.framed(req, cx)?,
+        };
         if !matches!(next, Source::End) {
             return Ok(next);
         }
@@ -205,7 +213,7 @@ impl Sending {
                 Ok(n) => {
                     self.buffer.filled(n);
                     self.file_sent += n as u64;
-                    return Ok(Source::Piece(Bytes::new()));
+                    return Ok(Source::Piece(self.frame_buffer()));
                 }
                 Err(e) => {
                     let path = file.path.display();
@@ -214,11 +222,46 @@ impl Sending {
                 }
             }
         }
-        if self.chunks && !std::mem::replace(&mut self.last_chunk, true) {
-            return Ok(Source::Piece(Bytes::from_static(LAST_CHUNK)));
+        if let Some(end) = self.end_of_frames() {
+            return Ok(Source::Piece(Bytes::from_static(end)));
         }
         self.buffer.release();
         Ok(Source::End)
+    }
+
+    /// What was read from the file: framed, or empty where it stays in the buffer as it is.
+    fn frame_buffer(&mut self) -> Bytes {
+        if self.framing == Framing::None {
+            return Bytes::new();
+        }
+        let len = self.buffer.len();
+        let mut framed = Vec::with_capacity(len + 64);
+        self.frame(&[self.buffer.bytes()], len, &mut framed);
+        self.buffer.consume(len);
+        framed.into()
+    }
+
+    /// Appends pieces, whose bytes are `size` in all, with framing around them.
+    fn frame(&self, pieces: &[impl AsRef<[u8]>], size: usize, out: &mut Vec<u8>) {
+        match self.framing {
+            Framing::Records => pieces.iter().for_each(|piece| fastcgi::stdin(piece.as_ref(), out)),
+            Framing::Chunks => {
+                out.extend_from_slice(format!("{size:x}\r\n").as_bytes());
+                pieces.iter().for_each(|piece| out.extend_from_slice(piece.as_ref()));
+                out.extend_from_slice(b"\r\n");
+            }
+            Framing::None => pieces.iter().for_each(|piece| out.extend_from_slice(piece.as_ref())),
+        }
+    }
+
+    /// What ends a framed body, once.
+    fn end_of_frames(&mut self) -> Option<&'static [u8]> {
+        let end: &[u8] = match self.framing {
+            Framing::None => return None,
+            Framing::Chunks => LAST_CHUNK,
+            Framing::Records => &fastcgi::END_OF_STDIN,
+        };
+        (!std::mem::replace(&mut self.ended, true)).then_some(end)
     }
 
     /// The next piece of what is in memory, or comes from the client.
@@ -240,8 +283,8 @@ impl Sending {
         }
     }
 
-    /// All of that which is there, up to a limit, as one chunk; the last chunk with it, where that is all.
-    fn chunk(&mut self, req: &mut Request, cx: &mut Context<'_>) -> Result<Source, Fail> {
+    /// All of that which is there, up to a limit, framed; the body's end with it, where that is all.
+    fn framed(&mut self, req: &mut Request, cx: &mut Context<'_>) -> Result<Source, Fail> {
         let (mut pieces, mut size, mut last) = (Vec::new(), 0, false);
         while size < PIECE {
             match self.piece(req, cx)? {
@@ -256,13 +299,10 @@ impl Sending {
                 }
             }
         }
-        let mut framed = Vec::with_capacity(size + 20);
-        framed.extend_from_slice(format!("{size:x}\r\n").as_bytes());
-        pieces.iter().for_each(|piece| framed.extend_from_slice(piece));
-        framed.extend_from_slice(b"\r\n");
-        if last {
-            framed.extend_from_slice(LAST_CHUNK);
-            self.last_chunk = true;
+        let mut framed = Vec::with_capacity(size + 64);
+        self.frame(&pieces, size, &mut framed);
+        if last && let Some(end) = self.end_of_frames() {
+            framed.extend_from_slice(end);
         }
         Ok(Source::Piece(framed.into()))
     }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::names::NameSet;
 use crate::conf::url::{inet_addr, inet6_addr};
-use crate::conf::{Build, Fault, Outcome, units};
+use crate::conf::{Build, Fault, Outcome, Setting, set, units};
 use crate::settings;
 use crate::syntax::Directive;
 use crate::value::Template;
@@ -54,6 +54,21 @@ pub mod next {
         ("http_502", HTTP_502),
         ("http_503", HTTP_503),
         ("http_504", HTTP_504),
+        ("http_403", HTTP_403),
+        ("http_404", HTTP_404),
+        ("http_429", HTTP_429),
+        ("updating", UPDATING),
+        ("off", OFF),
+    ];
+
+    /// The same without what gateways answer, for modules that speak to applications.
+    pub const CGI_WORDS: &[(&str, u32)] = &[
+        ("error", ERROR),
+        ("timeout", TIMEOUT),
+        ("invalid_header", INVALID_HEADER),
+        ("non_idempotent", NON_IDEMPOTENT),
+        ("http_500", HTTP_500),
+        ("http_503", HTTP_503),
         ("http_403", HTTP_403),
         ("http_404", HTTP_404),
         ("http_429", HTTP_429),
@@ -130,6 +145,8 @@ settings! {
         socket_keepalive: bool = false,
         socket_rcvbuf: usize = 0,
         socket_sndbuf: usize = 0,
+        /// No effect: Linux has no such thing.
+        send_lowat: usize = 0,
         /// Milliseconds.
         connect_timeout: u64 = 60_000,
         /// Milliseconds.
@@ -249,6 +266,48 @@ impl Settings {
             _ => None,
         };
         to(cf).store.set(store)
+    }
+
+    /// `*_temp_path PATH [LEVEL ...]`
+    pub fn set_temp_path(
+        cf: &mut Build,
+        d: &Directive<'_>,
+        name: &'static str,
+        to: fn(&mut Build) -> &mut Settings,
+    ) -> Outcome {
+        let path = crate::http::checked::temp_path(cf, d, name)?;
+        to(cf).temp_path.set(path)
+    }
+
+    /// `*_limit_rate RATE`
+    pub fn set_limit_rate(cf: &mut Build, d: &Directive<'_>, to: fn(&mut Build) -> &mut Settings) -> Outcome {
+        to(cf).limit_rate.once()?;
+        let rate = cf.http.template(d.arg(1))?;
+        if rate.as_constant().is_some_and(|text| units::size(text).is_none()) {
+            return Err(Fault::directive("invalid value"));
+        }
+        to(cf).limit_rate.set(Some(rate))
+    }
+
+    /// `*_send_lowat SIZE`
+    pub fn set_send_lowat(cf: &mut Build, d: &Directive<'_>, to: fn(&mut Build) -> &mut Settings) -> Outcome {
+        set::size(&mut to(cf).send_lowat, d)?;
+        let name = String::from_utf8_lossy(d.name()).into_owned();
+        cf.warn(d.at(), format_args!("\"{name}\" is not supported, ignored"));
+        Ok(())
+    }
+
+    /// Words that are bits of a setting; those that mean nothing are warned of.
+    pub fn set_bits(
+        cf: &mut Build,
+        d: &Directive<'_>,
+        words: &[(&str, u32)],
+        to: fn(&mut Build) -> &mut Setting<u32>,
+    ) -> Outcome {
+        let mut warnings = Vec::new();
+        set::bits(to(cf), d, words, |warning| warnings.push(warning))?;
+        warnings.into_iter().for_each(|warning| cf.warn(d.at(), warning));
+        Ok(())
     }
 
     /// `*_bind ADDRESS [transparent]`, `*_bind off`

@@ -1,6 +1,7 @@
 //! Whole exchanges, over the loopback interface.
 
 mod bodies;
+mod cgi;
 mod fields;
 mod hints;
 mod request;

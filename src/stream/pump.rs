@@ -84,7 +84,6 @@ pub struct Pump<'a> {
     up: Direction,
     down: Direction,
     half_closed: bool,
-    deadline: Deadline,
     armed: bool,
     watch: Watch,
 }
@@ -103,7 +102,6 @@ impl<'a> Pump<'a> {
         let mut up = Direction::new(Side::Client, limits.upload_rate);
         up.buffer = first;
         let down = Direction::new(Side::Upstream, limits.download_rate);
-        let deadline = Deadline::never();
         let watch = Watch::default();
         Pump {
             session,
@@ -114,7 +112,6 @@ impl<'a> Pump<'a> {
             up,
             down,
             half_closed: false,
-            deadline,
             armed: false,
             watch,
         }
@@ -143,13 +140,13 @@ impl<'a> Pump<'a> {
             }
         }
         if self.up.delayed || self.down.delayed {
-            self.deadline.clear();
+            self.session.deadline.clear();
             self.armed = false;
         } else if !self.armed || self.moved() != before {
-            self.deadline.set(self.limits.timeout);
+            self.session.deadline.set(self.limits.timeout);
             self.armed = true;
         }
-        self.deadline.poll_expired(cx).map(|()| End::TimedOut)
+        self.session.deadline.poll_expired(cx).map(|()| End::TimedOut)
     }
 
     fn moved(&self) -> u64 {

@@ -147,8 +147,7 @@ async fn preread(s: &mut Session) -> Result<(), u16> {
         return Ok(());
     }
     let core = &server.srv.core;
-    let deadline = Deadline::never();
-    deadline.set(*core.preread_timeout);
+    s.deadline.set(*core.preread_timeout);
     let size = *core.preread_buffer_size;
     let mut buffer = Buffer::default();
     loop {
@@ -167,7 +166,7 @@ async fn preread(s: &mut Session) -> Result<(), u16> {
                 return Err(BAD_REQUEST);
             }
             Verdict::More => {
-                let end = more_bytes(s, &deadline, &mut buffer, size).await?;
+                let end = more_bytes(s, &mut buffer, size).await?;
                 verdict = handler(s, buffer.bytes());
                 if verdict == Verdict::More && end && buffer.len() < size {
                     return Err(OK);
@@ -175,6 +174,7 @@ async fn preread(s: &mut Session) -> Result<(), u16> {
             }
         }
     }
+    s.deadline.clear();
     if reads_ahead(s) {
         s.read_ahead.set(buffer);
     }
@@ -204,7 +204,7 @@ fn reads_ahead(s: &Session) -> bool {
 
 /// Waits for more bytes than `buffer` has, up to `size`. Peeks at them where they have to stay for whoever gets the
 /// connection. True: no more will come.
-async fn more_bytes(s: &Session, deadline: &Deadline, buffer: &mut Buffer, size: usize) -> Result<bool, u16> {
+async fn more_bytes(s: &Session, buffer: &mut Buffer, size: usize) -> Result<bool, u16> {
     let Some(io) = &s.io else { return Err(INTERNAL_ERROR) };
     let (reads, seen) = (reads_ahead(s), buffer.len());
     let work = poll_fn(|cx| {
@@ -226,7 +226,7 @@ async fn more_bytes(s: &Session, deadline: &Deadline, buffer: &mut Buffer, size:
         buffer.filled(peeked.len);
         Poll::Ready(Ok::<bool, io::Error>(peeked.end))
     });
-    match deadline.limit(work).await {
+    match s.deadline.limit(work).await {
         Some(Err(reason)) if !io.is_tls() => {
             s.connection_error(Level::Info, &reason, "recv() failed");
             Err(OK)

@@ -9,7 +9,7 @@ use super::{Server, Stream};
 use crate::conf::listen::{Addr, Port};
 use crate::log::{self, Level};
 use crate::net::clock::Wall;
-use crate::net::{Address, Buffer, Io, Socket, clock, proxy_protocol};
+use crate::net::{Address, Buffer, Deadline, Io, Socket, clock, proxy_protocol};
 use crate::process::Slot;
 use crate::tls::TlsInfo;
 use crate::tls::preread::{Parser, Preread};
@@ -64,6 +64,8 @@ pub struct Session {
     pub limit_conn_status: Option<&'static str>,
     /// Values set and captured.
     pub scope: Scope,
+    /// The one deadline of whatever is waited for.
+    pub deadline: Deadline,
     /// When it began.
     pub start: Wall,
     /// Bytes from the client.
@@ -179,6 +181,7 @@ impl Session {
             limits: Vec::new(),
             limit_conn_status: None,
             scope: Scope::default(),
+            deadline: Deadline::never(),
             start: clock::wall(),
             received: Cell::new(0),
             sent: Cell::new(0),

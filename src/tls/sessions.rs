@@ -32,8 +32,8 @@ pub struct TicketKeys {
 enum Source {
     /// From files: the first key makes tickets, all of them open tickets.
     Files,
-    /// Random; the period in seconds and the current link of the chain.
-    Chain { period: u64, state: Mutex<Chain> },
+    /// Random; the period in seconds, when the first one began, and the current link of the chain.
+    Chain { period: u64, origin: u64, state: Mutex<Chain> },
 }
 
 struct Chain {
@@ -124,7 +124,8 @@ impl TicketKeys {
     /// Random keys, changed every `period`; tickets can be opened for at least that long.
     pub fn random(period: Duration) -> Result<Arc<Self>, Error> {
         let period = period.as_secs().max(1);
-        Self::chain(random()?, now() / period, period)
+        // The present second is not over: no key has less than its period.
+        Self::chain(random()?, 0, period, now() + 1)
     }
 
     /// Random keys of a period in seconds. They stay for as long as the master does, so that tickets outlive a reload;
@@ -142,11 +143,11 @@ impl TicketKeys {
         Ok(keys)
     }
 
-    fn chain(secret: [u8; 32], epoch: u64, period: u64) -> Result<Arc<Self>, Error> {
+    fn chain(secret: [u8; 32], epoch: u64, period: u64, origin: u64) -> Result<Arc<Self>, Error> {
         let mut chain = Chain { secret, epoch };
         let ring = chain.ring(epoch)?;
         Ok(Arc::new(TicketKeys {
-            source: Source::Chain { period, state: Mutex::new(chain) },
+            source: Source::Chain { period, origin, state: Mutex::new(chain) },
             ring: Mutex::new(Arc::new(ring)),
         }))
     }
@@ -176,11 +177,12 @@ impl TicketKeys {
 
     /// The state of random keys, to be handed to a process that does not inherit memory. Highly secret.
     pub fn export(&self) -> Option<Vec<u8>> {
-        let Source::Chain { period, state } = &self.source else { return None };
+        let Source::Chain { period, origin, state } = &self.source else { return None };
         let state = state.lock().unwrap_or_else(PoisonError::into_inner);
         let mut out = state.secret.to_vec();
         out.extend(state.epoch.to_be_bytes());
         out.extend(period.to_be_bytes());
+        out.extend(origin.to_be_bytes());
         Some(out)
     }
 
@@ -189,12 +191,14 @@ impl TicketKeys {
         let bad = || Error::Library("bad ticket keys".to_owned());
         let (secret, rest) = bytes.split_first_chunk::<32>().ok_or_else(bad)?;
         let (epoch, rest) = rest.split_first_chunk::<8>().ok_or_else(bad)?;
-        let period: [u8; 8] = rest.try_into().map_err(|_| bad())?;
-        let (epoch, period) = (u64::from_be_bytes(*epoch), u64::from_be_bytes(period));
-        if period == 0 || epoch > now() / period {
+        let (period, rest) = rest.split_first_chunk::<8>().ok_or_else(bad)?;
+        let origin: [u8; 8] = rest.try_into().map_err(|_| bad())?;
+        let (epoch, period) = (u64::from_be_bytes(*epoch), u64::from_be_bytes(*period));
+        let origin = u64::from_be_bytes(origin);
+        if period == 0 || epoch > now().saturating_sub(origin) / period {
             return Err(bad());
         }
-        Self::chain(*secret, epoch, period)
+        Self::chain(*secret, epoch, period, origin)
     }
 
     /// Forgets keys whose time has passed. The master calls it before it forks; workers do it as they go.
@@ -204,8 +208,8 @@ impl TicketKeys {
 
     fn ring_at(&self, now: u64) -> Arc<Ring> {
         let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Source::Chain { period, state } = &self.source {
-            let epoch = now / period;
+        if let Source::Chain { period, origin, state } = &self.source {
+            let epoch = now.saturating_sub(*origin) / period;
             if ring.epoch < epoch {
                 let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
                 // Without new keys the old ones serve on.
@@ -375,12 +379,12 @@ mod tests {
 
     #[test]
     fn processes_move_along_the_chain_together() {
-        let master = TicketKeys::chain([7; 32], 100, 10).unwrap();
+        let master = TicketKeys::chain([7; 32], 100, 10, 0).unwrap();
         let mut worker = tickets(&master, 1);
         worker.timeout = 1000;
         let ticket = worker.seal(b"x", 1009).unwrap();
         // Another process that inherited the state earlier opens what the first one makes later.
-        let mut other = tickets(&TicketKeys::chain([7; 32], 100, 10).unwrap(), 1);
+        let mut other = tickets(&TicketKeys::chain([7; 32], 100, 10, 0).unwrap(), 1);
         other.timeout = 1000;
         assert!(other.open(&ticket, 1012).is_some());
         let later = worker.seal(b"y", 1055).unwrap();
@@ -389,6 +393,16 @@ mod tests {
         // Two periods on, the key is forgotten.
         assert!(other.open(&later, 1075).is_none());
         assert!(worker.open(&ticket, 1075).is_none());
+    }
+
+    #[test]
+    fn a_key_has_its_whole_period() {
+        let before = now();
+        let keys = tickets(&TicketKeys::random(Duration::from_secs(100)).unwrap(), 1);
+        let name = |now: u64| keys.seal(b"x", now).unwrap()[..16].to_vec();
+        let first = name(before);
+        assert_eq!(name(before + 100), first);
+        assert_ne!(name(now() + 101), first);
     }
 
     #[test]
@@ -445,7 +459,7 @@ mod tests {
     proptest! {
         #[test]
         fn arbitrary_tickets_are_refused(ticket in prop::collection::vec(any::<u8>(), 0..100)) {
-            let keys = TicketKeys::chain([7; 32], 1, 1 << 40).unwrap();
+            let keys = TicketKeys::chain([7; 32], 1, 1 << 40, 0).unwrap();
             prop_assert_eq!(tickets(&keys, 1).open(&ticket, 5), None);
         }
     }

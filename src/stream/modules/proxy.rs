@@ -12,7 +12,7 @@ use crate::conf::build::Commands;
 use crate::conf::url::{self, Use};
 use crate::conf::{Build, Conf, Fault, Outcome, Setting, set, units};
 use crate::log::Level;
-use crate::net::{Address, Buffer, Deadline, Io, clock};
+use crate::net::{Address, Buffer, Io, clock};
 use crate::settings;
 use crate::stream::module::{BAD_GATEWAY, INTERNAL_ERROR, Module, OK};
 use crate::stream::pump::{self, Limits, Pump, Side};
@@ -266,14 +266,17 @@ fn release(s: &Session, pick: &mut Pick, end: End) {
         attempt.bytes_received = upstream.received.get();
         attempt.bytes_sent = upstream.sent.get();
     });
-    if pick.release(end, &state(s), now) {
+    if with_state(s, |state| pick.release(end, state, now)) {
         s.error(Level::Warn, format_args!("upstream server temporarily disabled"));
     }
 }
 
-/// What is known of the current attempt.
-pub fn state(s: &Session) -> UpstreamState {
-    s.upstream.attempts.borrow().last().cloned().unwrap_or_default()
+/// Calls `f` with what is known of the current attempt.
+pub fn with_state<R>(s: &Session, f: impl FnOnce(&UpstreamState) -> R) -> R {
+    match s.upstream.attempts.borrow().last() {
+        Some(state) => f(state),
+        None => f(&UpstreamState::default()),
+    }
 }
 
 /// The group to go to, and the host's name for TLS.
@@ -366,9 +369,10 @@ async fn attempt(
         connected(s, "udp ", &socket);
         return Ok(Link::Datagrams(socket));
     }
-    let deadline = Deadline::never();
-    deadline.set(*conf.connect_timeout);
-    let socket = match deadline.limit(connect(&address, options)).await {
+    s.deadline.set(*conf.connect_timeout);
+    let connected_or_late = s.deadline.limit(connect(&address, options)).await;
+    s.deadline.clear();
+    let socket = match connected_or_late {
         Some(Ok(socket)) => socket,
         Some(Err(error)) => return Err(failed_to_connect(s, &error)),
         None => {
@@ -446,9 +450,9 @@ async fn relay(s: &Session, upstream: &Io, began: i64, pick: &mut Pick) -> u16 {
         half_close: *conf.half_close,
         start: began,
     };
-    pick.connected(&state(s), true, clock::now());
+    with_state(s, |state| pick.connected(state, true, clock::now()));
     let pick = RefCell::new(pick);
-    let first_byte = || pick.borrow_mut().first_byte(&state(s), clock::now());
+    let first_byte = || with_state(s, |state| pick.borrow_mut().first_byte(state, clock::now()));
     let pump = Pump::new(s, client, upstream, first, limits, &first_byte);
     match pump.run().await {
         pump::End::Closed(side) => {

@@ -42,6 +42,16 @@ settings! {
     }
 }
 
+/// Fields of responses of FastCGI and SCGI that are not passed on by default.
+pub const HIDE: [&str; 6] = [
+    "Status",
+    "X-Accel-Expires",
+    "X-Accel-Redirect",
+    "X-Accel-Limit-Rate",
+    "X-Accel-Buffering",
+    "X-Accel-Charset",
+];
+
 /// One of the modules.
 pub trait Family {
     /// What its directives begin with.

@@ -47,16 +47,6 @@ pub struct LocConf {
     pub own: Own,
 }
 
-/// Fields of responses that are not passed on by default.
-const HIDE: [&str; 6] = [
-    "Status",
-    "X-Accel-Expires",
-    "X-Accel-Redirect",
-    "X-Accel-Limit-Rate",
-    "X-Accel-Buffering",
-    "X-Accel-Charset",
-];
-
 impl Family for FastCgi {
     const NAME: &'static str = "fastcgi";
     const SCHEMES: [&'static str; 2] = ["fastcgi://"; 2];
@@ -107,7 +97,7 @@ impl Conf for LocConf {
     }
 
     fn merge(&mut self, parent: &Self, cf: &mut Build) -> Outcome {
-        self.upstream.merge(&parent.upstream, "fastcgi", &HIDE, cf)?;
+        self.upstream.merge(&parent.upstream, "fastcgi", &cgi::HIDE, cf)?;
         self.own.inherit(&parent.own);
         self.cgi.merge(&parent.cgi, cf)
     }

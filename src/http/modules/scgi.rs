@@ -25,16 +25,6 @@ pub struct LocConf {
     pub cgi: Cgi,
 }
 
-/// Fields of responses that are not passed on by default.
-const HIDE: [&str; 6] = [
-    "Status",
-    "X-Accel-Expires",
-    "X-Accel-Redirect",
-    "X-Accel-Limit-Rate",
-    "X-Accel-Buffering",
-    "X-Accel-Charset",
-];
-
 impl Family for Scgi {
     const NAME: &'static str = "scgi";
     const SCHEMES: [&'static str; 2] = ["scgi://"; 2];
@@ -59,7 +49,7 @@ impl Conf for LocConf {
     }
 
     fn merge(&mut self, parent: &Self, cf: &mut Build) -> Outcome {
-        self.upstream.merge(&parent.upstream, "scgi", &HIDE, cf)?;
+        self.upstream.merge(&parent.upstream, "scgi", &cgi::HIDE, cf)?;
         self.cgi.merge(&parent.cgi, cf)
     }
 }

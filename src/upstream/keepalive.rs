@@ -4,7 +4,7 @@
 //! keeps up to `N` connections of a group, the ones used least recently going first; threads share none, and
 //! need no locks. Requests that come one after the other use at most one connection a thread.
 //!
-//! Taking and returning a connection makes no system call where its bytes were all read (see [`drained`]).
+//! Taking and returning a connection makes no system call where its bytes were all read (see [`Socket::set_drained`]).
 //! One task a thread closes what timed out and what a peer closes: connections idle for [`SETTLE`] get watched.
 
 use std::cell::RefCell;
@@ -135,14 +135,6 @@ pub fn put(group: &GroupRef, peer: &Peer, tag: Tag, mut kept: Kept, now: u64) {
         pool.push(idle);
         pools.sweep_by(until.min(now + SETTLE), now);
     });
-}
-
-/// Says that all that had come over `io` was read: the last read filled less than it had room for. Saves [`take`]
-/// a system call. Call it right after the read.
-pub fn drained(io: &Io) {
-    // That there is nothing to read is what is being told; it cannot fail.
-    let _ =
-        io.with_socket(|s| s.try_io(Interest::READABLE, || Err::<(), _>(io::ErrorKind::WouldBlock.into())));
 }
 
 /// Closes this thread's idle connections, and keeps none from now on: the worker is to exit.
@@ -373,7 +365,7 @@ mod tests {
         run(async {
             let backend = Backend::new(SETTINGS);
             let (kept, other) = backend.connect().await;
-            drained(&kept.io);
+            kept.io.with_socket(Socket::set_drained);
             drop(other);
             readable(&kept).await;
             backend.put(kept);
@@ -386,7 +378,7 @@ mod tests {
         run(async {
             let backend = Backend::new(SETTINGS);
             let (kept, mut other) = backend.connect().await;
-            drained(&kept.io);
+            kept.io.with_socket(Socket::set_drained);
             other.write_all(b"HTTP/1.1 408").unwrap();
             readable(&kept).await;
             backend.put(kept);
@@ -442,7 +434,7 @@ mod tests {
             let read = kept.io.read(&mut buf);
             other.write_all(b"hello").unwrap();
             assert_eq!(read.await.unwrap(), 5);
-            drained(&kept.io);
+            kept.io.with_socket(Socket::set_drained);
             backend.put(kept);
             assert!(backend.take().is_some());
         });

@@ -2,6 +2,7 @@
 
 use crate::conf::grammar::Row;
 use crate::conf::tls_settings::PROTOCOLS;
+use crate::http::upstream::settings::{ignore, next};
 use crate::syntax::Directive;
 
 /// Words of a setting, as bits.
@@ -44,34 +45,6 @@ pub enum Kind {
     Variable,
 }
 
-const NEXT: Words = &[
-    ("error", 1),
-    ("timeout", 2),
-    ("invalid_header", 4),
-    ("non_idempotent", 8),
-    ("http_500", 16),
-    ("http_503", 64),
-    ("http_403", 256),
-    ("http_404", 512),
-    ("http_429", 1024),
-    ("updating", 2048),
-    ("off", 4096),
-];
-const NEXT_PROXY: Words = &[
-    ("error", 1),
-    ("timeout", 2),
-    ("invalid_header", 4),
-    ("non_idempotent", 8),
-    ("http_500", 16),
-    ("http_502", 32),
-    ("http_503", 64),
-    ("http_504", 128),
-    ("http_403", 256),
-    ("http_404", 512),
-    ("http_429", 1024),
-    ("updating", 2048),
-    ("off", 4096),
-];
 const NEXT_GRPC: Words = &[
     ("error", 1),
     ("timeout", 2),
@@ -154,13 +127,13 @@ fn of_upstream(family: &str, rest: &str) -> Option<Kind> {
         "pass_header" | "hide_header" | "catch_stderr" | "ssl_conf_command" => Kind::List,
         "set_header" => Kind::Pair,
         "next_upstream" | "cache_use_stale" => Kind::Bits(match family {
-            "proxy" => NEXT_PROXY,
+            "proxy" => next::WORDS,
             "grpc" => NEXT_GRPC,
             "memcached" => NEXT_MEMCACHED,
             "tunnel" => NEXT_TUNNEL,
-            _ => NEXT,
+            _ => next::CGI_WORDS,
         }),
-        "ignore_headers" => Kind::Bits(crate::http::upstream::settings::ignore::WORDS),
+        "ignore_headers" => Kind::Bits(ignore::WORDS),
         "cache_methods" => Kind::Bits(METHODS),
         "ssl_protocols" => Kind::Bits(PROTOCOLS),
         "ssl_name" | "ssl_certificate" | "ssl_certificate_key" | "cache_key" => Kind::Template,

@@ -13,6 +13,7 @@ pub mod fd;
 pub mod host;
 pub mod io;
 pub mod listen;
+pub mod moderation;
 pub mod option;
 pub mod proxy_protocol;
 pub mod resolve;

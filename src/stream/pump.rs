@@ -11,6 +11,7 @@ use tokio::io::Interest;
 use super::serve::Watch;
 use super::session::Session;
 use crate::log::Level;
+use crate::net::moderation::Moderation;
 use crate::net::splice::Pipe;
 use crate::net::{Buffer, Deadline, Io, Socket, clock};
 
@@ -62,6 +63,8 @@ struct Direction {
     from: Side,
     buffer: Buffer,
     pipe: Option<Pipe>,
+    /// Once it is long, how its events are moderated.
+    moderation: Option<Box<Moderation>>,
     /// Bytes moved since the last pause.
     run: usize,
     /// The source has ended.
@@ -188,9 +191,9 @@ impl<'a> Pump<'a> {
     /// Moves what can be moved of what `side` sends. An error is one of sending.
     fn advance(&mut self, side: Side, cx: &mut Context<'_>) -> io::Result<()> {
         let Pump { session, first_byte, client, upstream, limits, .. } = self;
-        let (direction, from, to) = match side {
-            Side::Client => (&mut self.up, &**client, &**upstream),
-            Side::Upstream => (&mut self.down, &**upstream, &**client),
+        let (direction, other, from, to) = match side {
+            Side::Client => (&mut self.up, &mut self.down, &**client, &**upstream),
+            Side::Upstream => (&mut self.down, &mut self.up, &**upstream, &**client),
         };
         let mut step = Step { session, first_byte: *first_byte, from, to, limits, direction };
         let mut moved = 0;
@@ -206,7 +209,12 @@ impl<'a> Pump<'a> {
                 return Ok(());
             }
             match step.receive(cx) {
-                Poll::Ready(n) => moved += n,
+                Poll::Ready(n) => {
+                    moved += n;
+                    if let Some(moderation) = &mut other.moderation {
+                        moderation.answered();
+                    }
+                }
                 Poll::Pending => {
                     step.direction.pause(moved, step.limits.buffer);
                     return Ok(());
@@ -222,6 +230,7 @@ impl Direction {
             from,
             buffer: Buffer::default(),
             pipe: None,
+            moderation: None,
             run: 0,
             eof: false,
             unflushed: false,
@@ -239,7 +248,7 @@ impl Direction {
     /// Nothing more to read now: gives the memory back. Less than a buffer since the task was woken is a message;
     /// more is a part of something long.
     fn pause(&mut self, moved: usize, buffer: usize) {
-        if moved < buffer {
+        if moved < buffer && !self.moderation.as_ref().is_some_and(|moderation| moderation.goes_on()) {
             self.run = 0;
         }
         self.buffer.release();
@@ -338,20 +347,40 @@ impl Step<'_> {
 
     /// None where there is no pipe to be had.
     fn splice(&mut self, from: &Socket, cx: &mut Context<'_>) -> Option<Poll<io::Result<usize>>> {
-        if from.poll_read_ready(cx).is_pending() {
+        let Direction { buffer, pipe, moderation, run, .. } = &mut *self.direction;
+        let moderation = moderation.get_or_insert_default();
+        let waits = from.poll_read_ready(cx).is_pending();
+        if waits && !moderation.is_late() {
             return Some(Poll::Pending);
         }
-        if self.direction.pipe.is_none() {
-            self.direction.buffer.release();
-            self.direction.pipe = Pipe::take();
+        if pipe.is_none() {
+            buffer.release();
+            *pipe = Pipe::take();
         }
-        let pipe = self.direction.pipe.as_mut()?;
-        let filled = from.poll_io(Interest::READABLE, cx, || pipe.fill(from.as_fd()));
-        if matches!(&filled, Poll::Ready(Err(reason)) if reason.raw_os_error() == Some(libc::EINVAL)) {
-            // A socket that cannot be spliced from.
-            self.direction.pipe = None;
-            self.direction.run = 0;
+        let Some(full) = pipe else {
+            moderation.end(from);
             return None;
+        };
+        let filled = match waits {
+            // Less than is waited for: the system does not call it readable.
+            true => now(full.fill(from.as_fd())),
+            false => from.poll_io(Interest::READABLE, cx, || full.fill(from.as_fd())),
+        };
+        match &filled {
+            Poll::Ready(Ok(n)) => moderation.came(*n),
+            Poll::Ready(Err(reason)) if reason.raw_os_error() == Some(libc::EINVAL) => {
+                // A socket that cannot be spliced from.
+                *pipe = None;
+                *run = 0;
+                moderation.end(from);
+                return None;
+            }
+            Poll::Ready(Err(_)) => {}
+            Poll::Pending if !waits => moderation.waits(from, cx),
+            Poll::Pending => {}
+        }
+        if waits {
+            moderation.end(from);
         }
         Some(filled)
     }
@@ -437,6 +466,14 @@ impl Step<'_> {
             crate::tls::Peer::Upstream => Level::Error,
         };
         self.session.connection_error(quiet, reason, plain);
+    }
+}
+
+/// What a call that does not block has to say now.
+fn now(done: io::Result<usize>) -> Poll<io::Result<usize>> {
+    match done {
+        Err(reason) if reason.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
+        done => Poll::Ready(done),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Sessions over loopback sockets, under configurations read by the real code.
 
 pub(crate) mod harness;
+mod moderation;
 
 use std::rc::Rc;
 

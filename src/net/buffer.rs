@@ -131,7 +131,17 @@ impl AsRef<[u8]> for Buffer {
 }
 
 impl Drop for Buffer {
+    #[inline]
     fn drop(&mut self) {
+        if !self.data.is_empty() {
+            self.give_back();
+        }
+    }
+}
+
+impl Buffer {
+    #[inline(never)]
+    fn give_back(&mut self) {
         let Some(class) = class(self.data.len()) else { return };
         let data = std::mem::take(&mut self.data);
         // Past the thread's end the pool is gone and the memory is simply freed.

@@ -1,12 +1,14 @@
 //! A request's head from bytes: the request line and the header fields, as strictly as nginx.
 
 mod line;
+mod usual;
 
 use std::ops::Range;
 
 use bytes::Bytes;
 
 pub use line::{Line, LineError, request_line};
+pub use usual::{UsualField, usual_field};
 
 /// One line of header fields.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -137,17 +139,23 @@ const HOST: [bool; 256] = {
 /// the port.
 pub fn validate_host(host: &[u8]) -> Result<(Bytes, Option<u16>), InvalidHost> {
     let literal = host.first() == Some(&b'[');
-    let mut dot = None;
+    // One past the last dot.
+    let mut dot = 0;
     let mut end = None;
     for (i, &c) in host.iter().enumerate().skip(usize::from(literal)) {
         if HOST[c as usize] {
             continue;
         }
+        if c == b'.' {
+            if i > 0 && dot == i {
+                return Err(InvalidHost);
+            }
+            dot = i + 1;
+            continue;
+        }
         match c {
             b':' if !literal => end = Some(i),
             b']' if literal => end = Some(i + 1),
-            b'.' if i > 0 && dot == Some(i - 1) => return Err(InvalidHost),
-            b'.' => dot = Some(i),
             b'%' if !literal => {}
             b':' => {}
             _ => return Err(InvalidHost),
@@ -166,7 +174,7 @@ pub fn validate_host(host: &[u8]) -> Result<(Bytes, Option<u16>), InvalidHost> {
         [b':', digits @ ..] => port(digits)?,
         _ => return Err(InvalidHost),
     };
-    let name = if end > 0 && dot == Some(end - 1) { &host[..end - 1] } else { &host[..end] };
+    let name = if end > 0 && dot == end { &host[..end - 1] } else { &host[..end] };
     if name.is_empty() {
         return Err(InvalidHost);
     }

@@ -138,7 +138,7 @@ fn premature(req: &Request) -> Refusal {
 fn take_line(req: &mut Request, room: &mut Room, line: parse::Line) -> Result<(), Refusal> {
     {
         let mut buffer = req.conn.buffer.borrow_mut();
-        req.head.line.extend_from_slice(&buffer.bytes()[..line.len]);
+        req.head.line = buffer.bytes()[..line.len].to_vec();
         buffer.consume(line.total);
     }
     room.taken = line.total;

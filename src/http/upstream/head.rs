@@ -152,6 +152,11 @@ impl Head {
         *self = Head { fields: std::mem::take(&mut self.fields), ..Head::default() };
     }
 
+    /// Whether a field of one of those kinds came.
+    pub fn has_any(&self, known: &[Known]) -> bool {
+        known.iter().any(|known| self.seen & known.bit() != 0)
+    }
+
     /// Value of the first field of that kind.
     pub fn get<'b>(&self, known: Known, buffer: &'b [u8]) -> Option<&'b [u8]> {
         self.fields.iter().find(|f| f.known == known && !f.ignored).map(|f| f.value(buffer))

@@ -114,6 +114,10 @@ impl Buffer {
     /// Moves the bytes left to a buffer with more room.
     pub fn grow(&mut self, size: usize) {
         let mut larger = Buffer::with_capacity(size.max(self.len()));
+        if self.is_empty() {
+            *self = larger;
+            return;
+        }
         larger.push(self.bytes());
         *self = larger;
     }

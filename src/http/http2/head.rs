@@ -8,7 +8,9 @@ use hyper::http::request::Parts;
 use hyper::{Response, StatusCode};
 
 use crate::http::head;
-use crate::http::headers::{CONTENT_LENGTH, COOKIE, DATE, HOST, Headers, LAST_MODIFIED, LOCATION, SERVER};
+use crate::http::headers::{
+    CONTENT_LENGTH, COOKIE, DATE, HOST, Headers, LAST_MODIFIED, LOCATION, SERVER, hash,
+};
 use crate::http::method::Method;
 use crate::http::parse;
 use crate::http::read_head::{self, Refusal};
@@ -114,7 +116,7 @@ fn fields(req: &mut Request, parts: &Parts) -> Result<(), Refusal> {
             return refuse(req, 494, format_args!("client sent too many header lines"));
         }
         count += 1;
-        read_head::known_field(req, name, value)?;
+        read_head::known_field(req, name, hash(name), value)?;
         req.head.headers.push(name, value);
     }
     if !cookies.is_empty() {

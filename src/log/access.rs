@@ -2,7 +2,7 @@
 //! run time.
 
 use super::{ErrorLog, Level, OpenFile, error, error_errno, open_append};
-use crate::net::clock;
+use crate::net::{clock, deadline};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use std::collections::HashMap;
@@ -92,10 +92,10 @@ impl OpenFile {
     }
 
     fn flush_later(self: &Arc<Self>, delay: Duration, log: &ErrorLog) {
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+        if tokio::runtime::Handle::try_current().is_ok() {
             let (file, log) = (self.clone(), log.clone());
-            runtime.spawn(async move {
-                tokio::time::sleep(delay).await;
+            tokio::task::spawn_local(async move {
+                deadline::sleep(deadline::millis(delay)).await;
                 file.flush(&log);
             });
         }
@@ -255,8 +255,8 @@ mod tests {
         let file = files.add(directory.join("access.log"));
         file.set_buffer(4096, Some(Duration::from_millis(20)), None).unwrap();
         files.open(&log).unwrap();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        runtime.block_on(async {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        tokio::task::LocalSet::new().block_on(&runtime, async {
             file.write_line(b"line\n", &log);
             assert_eq!(fs::read(file.path()).unwrap(), b"");
             let written = async {

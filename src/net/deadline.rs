@@ -7,10 +7,13 @@ use std::cell::{Cell, RefCell};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::future::Future;
+use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
+
+use super::timer::Timer;
 
 const NEVER: u64 = u64::MAX;
 /// Places in the heap that are not worth a sweep.
@@ -49,10 +52,10 @@ struct Timers {
     heap: RefCell<BinaryHeap<Reverse<Due>>>,
     /// Entries that a deadline owns.
     owned: Cell<usize>,
-    /// When the driver will look next.
+    /// What the timer is set to.
     next: Cell<u64>,
-    driver: RefCell<Option<Waker>>,
-    running: Cell<bool>,
+    /// None before the first deadline is set, and where the system gave none.
+    timer: RefCell<Option<Rc<Timer>>>,
 }
 
 thread_local! {
@@ -60,8 +63,7 @@ thread_local! {
         heap: RefCell::new(BinaryHeap::new()),
         owned: Cell::new(0),
         next: Cell::new(NEVER),
-        driver: RefCell::new(None),
-        running: Cell::new(false),
+        timer: RefCell::new(None),
     }};
 }
 
@@ -74,12 +76,28 @@ impl Timers {
         entry.armed.set(at);
         self.heap.borrow_mut().push(Reverse(Due(at, entry.clone())));
         if at < self.next.get() {
-            self.next.set(at);
-            match self.driver.borrow_mut().take() {
-                Some(waker) => waker.wake(),
-                None => self.start(),
-            }
+            self.look_at(at);
         }
+    }
+
+    /// Has the driver look at the heap then.
+    fn look_at(&self, at: u64) {
+        // Without one, the next to be armed tries again.
+        if self.start().is_ok()
+            && let Some(timer) = &*self.timer.borrow()
+        {
+            timer.set((at != NEVER).then_some(at));
+            self.next.set(at);
+        }
+    }
+
+    fn start(&self) -> io::Result<()> {
+        if self.timer.borrow().is_none() {
+            let timer = Rc::new(Timer::new()?);
+            tokio::task::spawn_local(Driver(timer.clone()).run());
+            self.timer.replace(Some(timer));
+        }
+        Ok(())
     }
 
     /// Gives back the places of entries that nobody owns, or that are armed elsewhere.
@@ -87,12 +105,6 @@ impl Timers {
         let mut heap = self.heap.borrow_mut();
         if heap.len() > FEW + 2 * self.owned.get() {
             heap.retain(|Reverse(due)| due.1.owners.get() > 0 && due.1.armed.get() == due.0);
-        }
-    }
-
-    fn start(&self) {
-        if !self.running.replace(true) {
-            tokio::task::spawn_local(drive());
         }
     }
 
@@ -104,14 +116,8 @@ impl Timers {
                 let mut heap = self.heap.borrow_mut();
                 match heap.peek() {
                     Some(Reverse(due)) if due.0 <= now => {}
-                    Some(Reverse(due)) => {
-                        self.next.set(due.0);
-                        return due.0;
-                    }
-                    None => {
-                        self.next.set(NEVER);
-                        return NEVER;
-                    }
+                    Some(Reverse(due)) => return due.0,
+                    None => return NEVER,
                 }
                 let Some(Reverse(due)) = heap.pop() else { continue };
                 if due.1.armed.get() != due.0 {
@@ -134,22 +140,29 @@ impl Timers {
 }
 
 /// The one task a thread that waits for the earliest deadline.
-async fn drive() {
-    let mut sleep = pin!(tokio::time::sleep(Duration::from_secs(3600)));
-    std::future::poll_fn::<(), _>(|cx| {
-        TIMERS.with(|t| {
-            loop {
-                let next = t.turn();
-                let wait = if next == NEVER { 3_600_000 } else { next.saturating_sub(t.now()) };
-                sleep.as_mut().reset(tokio::time::Instant::now() + Duration::from_millis(wait));
-                if sleep.as_mut().poll(cx).is_pending() {
-                    *t.driver.borrow_mut() = Some(cx.waker().clone());
-                    return Poll::Pending;
-                }
-            }
-        })
-    })
-    .await
+struct Driver(Rc<Timer>);
+
+impl Driver {
+    async fn run(self) {
+        while std::future::poll_fn(|cx| self.0.poll_due(cx)).await.is_ok() {
+            TIMERS.with(|t| t.look_at(t.turn()));
+        }
+    }
+}
+
+impl Drop for Driver {
+    /// With the runtime that it was a task of goes the timer. Another one takes its own.
+    fn drop(&mut self) {
+        let _ = TIMERS.try_with(|t| {
+            t.next.set(NEVER);
+            t.timer.take()
+        });
+    }
+}
+
+/// Makes the timer of this thread, so that it is there when descriptors run short.
+pub fn start() -> io::Result<()> {
+    TIMERS.with(Timers::start)
 }
 
 /// A point in time that can be moved. Belongs to the thread that made it.
@@ -196,6 +209,13 @@ impl Deadline {
         }))
     }
 
+    /// Comes due in that time from now.
+    pub fn after(time: Duration) -> Deadline {
+        let deadline = Deadline::never();
+        deadline.set(millis(time));
+        deadline
+    }
+
     /// Comes due in `ms` milliseconds from now.
     pub fn set(&self, ms: u64) {
         TIMERS.with(|t| {
@@ -205,6 +225,12 @@ impl Deadline {
                 t.arm(at, &self.0);
             }
         });
+    }
+
+    /// As [`Deadline::set`], and has the task woken then.
+    pub fn renew(&self, ms: u64, cx: &Context<'_>) {
+        self.set(ms);
+        self.wake(cx);
     }
 
     /// Does not come due any more.
@@ -223,9 +249,13 @@ impl Deadline {
         if self.expired() {
             return Poll::Ready(());
         }
+        self.wake(cx);
+        Poll::Pending
+    }
+
+    fn wake(&self, cx: &Context<'_>) {
         let known = self.0.waker.take().filter(|waker| waker.will_wake(cx.waker()));
         self.0.waker.set(Some(known.unwrap_or_else(|| cx.waker().clone())));
-        Poll::Pending
     }
 
     /// Waits for `work`, or for this deadline: then `None`.
@@ -240,6 +270,11 @@ impl Deadline {
         }
         self.poll_expired(cx).map(|()| None)
     }
+}
+
+/// Milliseconds of a time.
+pub fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Waits `ms` milliseconds.

@@ -21,6 +21,7 @@ pub mod resolver;
 pub mod socket;
 pub mod splice;
 pub mod tcp_info;
+pub mod timer;
 
 pub use addr::Address;
 pub use buffer::Buffer;

@@ -5,6 +5,7 @@
 //! `worker_processes` threads, each with a runtime of its own; the configuration is there for ever, since a
 //! reload makes a new worker.
 
+mod apart;
 mod balance;
 mod children;
 mod core;

@@ -1,11 +1,12 @@
 //! The threads of a worker: each takes connections, keeps those it should, and hands on the others.
 
+use super::apart::apart;
 use super::balance::{Loads, Slot};
 use super::{Accepted, Configuration, Core, Thread, next_connection_number, privileges, stats};
 use crate::log::{self, ErrorLog, Level};
 use crate::net::accept::{Peer, accept};
 use crate::net::listen::{Address, Kind, Listener};
-use crate::net::{Socket, clock, fd};
+use crate::net::{Socket, clock, deadline, fd};
 use std::cell::RefCell;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -13,7 +14,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc::{Sender, UnboundedReceiver, UnboundedSender, channel, unbounded_channel};
 use tokio::task::{JoinHandle, LocalSet};
@@ -71,7 +71,7 @@ pub(super) fn run<T>(core: &Core, lead: impl AsyncFnOnce(&Crew) -> T) -> io::Res
             }
             clock::once_a_turn();
             let member = Member::new(index + 1, crew);
-            LocalSet::new().block_on(&runtime, member.obey(inbox));
+            LocalSet::new().block_on(&runtime, apart(member.obey(inbox)));
         })?;
     }
     if let Some(set) = core.cpu_affinity.of_thread(0) {
@@ -85,12 +85,12 @@ pub(super) fn run<T>(core: &Core, lead: impl AsyncFnOnce(&Crew) -> T) -> io::Res
         if let Some(inbox) = first {
             tokio::task::spawn_local(member.obey(inbox));
         }
-        lead(&crew).await
+        apart(lead(&crew)).await
     }))
 }
 
 fn runtime() -> io::Result<Runtime> {
-    Builder::new_current_thread().enable_io().enable_time().on_thread_unpark(clock::turn).build()
+    Builder::new_current_thread().enable_io().on_thread_unpark(clock::turn).build()
 }
 
 // === impl Crew ===
@@ -149,6 +149,15 @@ impl Member {
     }
 
     async fn obey(self: Rc<Self>, mut inbox: UnboundedReceiver<Command>) {
+        if let Err(reason) = deadline::start() {
+            log::error_errno(
+                &log::main(),
+                Level::Alert,
+                None,
+                &reason,
+                format_args!("timerfd_create() failed"),
+            );
+        }
         while let Some(command) = inbox.recv().await {
             match command {
                 Command::Start(serving) => self.start(&serving),
@@ -299,10 +308,10 @@ impl Door {
         let context = format_args!(" while accepting new connection on {}", self.address);
         log::error_context(&self.log, level, None, Some(reason), format_args!("accept4() failed"), context);
         if pause {
-            tokio::time::sleep(self.configuration.core().accept_mutex_delay).await;
-        } else {
+            deadline::sleep(deadline::millis(self.configuration.core().accept_mutex_delay)).await;
+        } else if level == Level::Alert {
             // An error that stays must not keep the thread from its other work.
-            tokio::time::sleep(Duration::from_millis(u64::from(level == Level::Alert))).await;
+            deadline::sleep(1).await;
         }
     }
 

@@ -5,16 +5,17 @@ use super::signals::{self, Received};
 use super::threads::{self, Crew, Serving};
 use super::{Configuration, privileges, set_exiting, title};
 use crate::log::{self, ErrorLog, Level};
+use crate::net::Deadline;
 use nix::sys::signal::Signal;
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::getppid;
+use std::future::poll_fn;
 use std::io;
 use std::panic::PanicHookInfo;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::time::{Instant, sleep_until};
 
 /// The exit code of a worker that is not to be started again.
 const FATAL: i32 = 2;
@@ -85,28 +86,28 @@ async fn lead(crew: &Crew, cycle: &'static Cycle, signals: &Signals, daemonized:
                         set_exiting();
                         crew.stop_accepting().await;
                         crew.close_idle(configuration);
-                        deadline = cycle.core().shutdown_timeout.map(|timeout| Instant::now() + timeout);
+                        deadline = cycle.core().shutdown_timeout.map(Deadline::after);
                     }
                 }
                 Order::Reopen => cycle.reopen(None),
                 Order::None => {}
             },
             () = crew.loads.drained(), if exiting => return Ok(()),
-            () = until(deadline), if deadline.is_some() => {
+            () = until(&deadline), if deadline.is_some() => {
                 if !crew.close_all(configuration) {
                     return Ok(());
                 }
                 // Whatever is left then is left to the system.
-                let _ = tokio::time::timeout(CLOSING, crew.loads.drained()).await;
+                let _ = Deadline::after(CLOSING).limit(crew.loads.drained()).await;
                 return Ok(());
             }
         }
     }
 }
 
-async fn until(deadline: Option<Instant>) {
+async fn until(deadline: &Option<Deadline>) {
     match deadline {
-        Some(deadline) => sleep_until(deadline).await,
+        Some(deadline) => poll_fn(|cx| deadline.poll_expired(cx)).await,
         None => std::future::pending().await,
     }
 }

@@ -55,9 +55,7 @@ impl Moderation {
             }
         }
         if self.lowat > 0 {
-            self.guard.set(GUARD);
-            // Not past yet: to have the task woken.
-            let _ = self.guard.poll_expired(cx);
+            self.guard.renew(GUARD, cx);
         }
     }
 

@@ -7,13 +7,14 @@ use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::pin::{Pin, pin};
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, RawWakerVTable, Waker, ready};
 
 use super::{Address, Buffer, proxy_protocol};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, recv, send};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready};
+use tokio::task::coop::has_budget_remaining;
 
 /// A socket over TCP or a unix socket. Reader and writer are of one task.
 ///
@@ -24,6 +25,8 @@ pub struct Socket {
     watch: RefCell<Option<AsyncFd<Number>>>,
     /// It is watched for room to write, too.
     both: Cell<bool>,
+    /// Who is going to be woken by input: none while there may be some.
+    waits: Cell<Option<Task>>,
     unix: bool,
     fd: OwnedFd,
 }
@@ -35,6 +38,13 @@ impl AsRawFd for Number {
     fn as_raw_fd(&self) -> RawFd {
         self.0
     }
+}
+
+/// A task by its waker's address: good to be compared for as long as the waker is kept somewhere.
+type Task = (*const (), *const RawWakerVTable);
+
+fn task(cx: &Context<'_>) -> Task {
+    (cx.waker().data(), cx.waker().vtable())
 }
 
 /// What is known of a peer's next bytes.
@@ -89,13 +99,25 @@ impl Socket {
     /// A connection that is there; `fd` does not block.
     pub fn connected(fd: OwnedFd, unix: bool) -> io::Result<Socket> {
         let watch = watch(&fd, Interest::READABLE)?;
-        Ok(Socket { watch: RefCell::new(Some(watch)), both: Cell::new(false), unix, fd })
+        Ok(Socket {
+            watch: RefCell::new(Some(watch)),
+            both: Cell::new(false),
+            waits: Cell::default(),
+            unix,
+            fd,
+        })
     }
 
     /// A connection that is being made; `fd` does not block.
     pub fn connecting(fd: OwnedFd, unix: bool) -> io::Result<Socket> {
         let watch = watch(&fd, Interest::READABLE | Interest::WRITABLE)?;
-        Ok(Socket { watch: RefCell::new(Some(watch)), both: Cell::new(true), unix, fd })
+        Ok(Socket {
+            watch: RefCell::new(Some(watch)),
+            both: Cell::new(true),
+            waits: Cell::default(),
+            unix,
+            fd,
+        })
     }
 
     /// Reads what is there into `buf`; 0 is the peer's end.
@@ -126,10 +148,27 @@ impl Socket {
 
     /// Ready when there are bytes, or the peer's end, to read.
     pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &*self.watch.borrow() {
-            Some(watch) => Poll::Ready(ready!(watch.poll_read_ready(cx)).map(drop)),
-            None => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+        if self.is_waiting(cx) {
+            return Poll::Pending;
         }
+        let watch = self.watch.borrow();
+        let Some(watch) = &*watch else { return Poll::Ready(Err(io::ErrorKind::NotConnected.into())) };
+        let ready = watch.poll_read_ready(cx);
+        // A task that has had its turn is told to wait too, but for its next one.
+        if ready.is_pending() && has_budget_remaining() {
+            self.waits.set(Some(task(cx)));
+        }
+        ready.map_ok(drop)
+    }
+
+    /// Whether there may be something to read, as far as is known without asking the system.
+    pub fn is_readable(&self) -> bool {
+        self.try_io(Interest::READABLE, || Ok(())).is_ok()
+    }
+
+    /// Whether there is nothing to read, and this task will be woken when there is.
+    pub fn is_waiting(&self, cx: &Context<'_>) -> bool {
+        self.waits.get() == Some(task(cx)) && !self.is_readable()
     }
 
     /// Ready when bytes can be written.
@@ -137,6 +176,7 @@ impl Socket {
         if !self.both.replace(true) {
             // A descriptor is watched once.
             drop(self.watch.take());
+            self.waits.set(None);
             self.watch.replace(Some(watch(&self.fd, Interest::READABLE | Interest::WRITABLE)?));
             // What waited for input waited for the watch that is gone.
             cx.waker().wake_by_ref();
@@ -154,7 +194,13 @@ impl Socket {
             return call();
         }
         match &*self.watch.borrow() {
-            Some(watch) => watch.try_io(interest, |_| call()),
+            Some(watch) => watch.try_io(interest, |_| {
+                // There is input, so that whoever waited for it has been woken.
+                if interest.is_readable() {
+                    self.waits.set(None);
+                }
+                call()
+            }),
             None => Err(io::ErrorKind::NotConnected.into()),
         }
     }

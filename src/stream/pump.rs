@@ -131,6 +131,9 @@ impl<'a> Pump<'a> {
         }
         let before = self.moved();
         for side in [Side::Client, Side::Upstream] {
+            if self.is_idle(side, cx) {
+                continue;
+            }
             if self.advance(side, cx).is_err() {
                 return Poll::Ready(End::Broken);
             }
@@ -146,10 +149,20 @@ impl<'a> Pump<'a> {
             self.session.deadline.clear();
             self.armed = false;
         } else if !self.armed || self.moved() != before {
-            self.session.deadline.set(self.limits.timeout);
+            self.session.deadline.renew(self.limits.timeout, cx);
             self.armed = true;
+            return Poll::Pending;
         }
         self.session.deadline.poll_expired(cx).map(|()| End::TimedOut)
+    }
+
+    /// Whether there is nothing to do for what `side` sends until the task is woken for it.
+    fn is_idle(&self, side: Side, cx: &Context<'_>) -> bool {
+        let (direction, from) = match side {
+            Side::Client => (&self.up, self.client),
+            Side::Upstream => (&self.down, self.upstream),
+        };
+        from.plain().is_some_and(|from| from.is_waiting(cx)) && !direction.is_due()
     }
 
     fn moved(&self) -> u64 {
@@ -245,13 +258,22 @@ impl Direction {
         !self.buffer.is_empty() || self.unflushed || self.pipe.as_ref().is_some_and(|pipe| !pipe.is_empty())
     }
 
+    /// Whether there is something to do but wait for input.
+    fn is_due(&self) -> bool {
+        self.pending()
+            || self.delayed
+            || self.moderation.as_ref().is_some_and(|moderation| moderation.is_late())
+    }
+
     /// Nothing more to read now: gives the memory back. Less than a buffer since the task was woken is a message;
     /// more is a part of something long.
     fn pause(&mut self, moved: usize, buffer: usize) {
         if moved < buffer && !self.moderation.as_ref().is_some_and(|moderation| moderation.goes_on()) {
             self.run = 0;
         }
-        self.buffer.release();
+        if self.buffer.capacity() > 0 {
+            self.buffer.release();
+        }
         self.pipe = None;
     }
 }
@@ -331,7 +353,9 @@ impl Step<'_> {
     }
 
     fn copy(&mut self, limit: usize, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        if let Io::Plain(from) = self.from {
+        if let Io::Plain(from) = self.from
+            && !from.is_readable()
+        {
             ready!(from.poll_read_ready(cx))?;
         }
         let buffer = &mut self.direction.buffer;

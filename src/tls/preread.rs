@@ -153,23 +153,36 @@ impl Parser {
             if self.left < self.size {
                 return Step::Bad("failed to parse handshake");
             }
+            if self.field == Field::ExtensionHeader {
+                bytes = self.skip_extensions(bytes);
+            }
         }
+    }
+
+    /// What follows extensions that are there as a whole, and say nothing that is asked for. The last is left.
+    fn skip_extensions<'a>(&mut self, mut bytes: &'a [u8]) -> &'a [u8] {
+        while let [kind0, kind1, len0, len1, body @ ..] = bytes {
+            let len = usize::from(u16::from_be_bytes([*len0, *len1]));
+            let Some(rest) = body.get(len..).filter(|_| self.left > 4 + len) else { break };
+            if let 0 | 16 | 43 = u16::from_be_bytes([*kind0, *kind1]) {
+                break;
+            }
+            self.left -= 4 + len;
+            bytes = rest;
+        }
+        bytes
     }
 
     fn keep(&mut self, bytes: &[u8]) {
         match self.store {
             Store::Skip => {}
             Store::Head | Store::Version => {
-                for b in bytes {
-                    let place = match self.store {
-                        Store::Version => self.version.get_mut(self.head_len),
-                        _ => self.head.get_mut(self.head_len),
-                    };
-                    if let Some(place) = place {
-                        *place = *b;
-                    }
-                    self.head_len += 1;
-                }
+                let place = match self.store {
+                    Store::Version => &mut self.version[..],
+                    _ => &mut self.head[..],
+                };
+                place.iter_mut().skip(self.head_len).zip(bytes).for_each(|(place, byte)| *place = *byte);
+                self.head_len += bytes.len();
             }
             Store::Host => self.host.get_or_insert_default().extend_from_slice(bytes),
             Store::Alpn => self.alpn.get_or_insert_default().extend_from_slice(bytes),

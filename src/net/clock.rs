@@ -46,69 +46,69 @@ pub struct Texts {
 /// wait in between.
 const LOOKS: u32 = 100;
 
-/// The times a thread read last.
-struct Cached {
-    /// Whether they may be used again at all.
-    on: Cell<bool>,
-    /// Looks left; 0: they must be read.
+/// A time that the thread read last.
+struct Cached<T> {
+    time: Cell<T>,
+    /// Looks left; 0: it must be read.
     looks: Cell<u32>,
-    now: Cell<u64>,
-    wall: Cell<Wall>,
 }
 
 thread_local! {
-    static CACHED: Cached = const {
-        Cached {
-            on: Cell::new(false),
-            looks: Cell::new(0),
-            now: Cell::new(0),
-            wall: Cell::new(Wall { sec: 0, msec: 0 }),
-        }
-    };
+    /// How often a time that was read may be looked at.
+    static KEEP: Cell<u32> = const { Cell::new(0) };
+    static NOW: Cached<u64> = const { Cached { time: Cell::new(0), looks: Cell::new(0) } };
+    static WALL: Cached<Wall> =
+        const { Cached { time: Cell::new(Wall { sec: 0, msec: 0 }), looks: Cell::new(0) } };
     static SECOND: Cell<i64> = const { Cell::new(i64::MIN) };
     static TEXTS: RefCell<Texts> = const { RefCell::new(Texts::EMPTY) };
 }
 
 /// Milliseconds of the monotonic clock; the zero is arbitrary.
 pub fn now() -> u64 {
-    look(|cached| cached.now.get())
+    NOW.with(|now| now.look(monotonic))
 }
 
 /// The wall clock.
 pub fn wall() -> Wall {
-    look(|cached| cached.wall.get())
+    WALL.with(|wall| wall.look(real))
 }
 
 /// From now on this thread reads its clocks once a turn of its event loop, not at each look: [`turn`] is to be called
 /// whenever it has waited.
 pub fn once_a_turn() {
-    CACHED.with(|cached| cached.on.set(true));
+    KEEP.set(LOOKS);
 }
 
 /// The thread has waited: the next look reads the clocks.
 pub fn turn() {
-    CACHED.with(|cached| cached.looks.set(0));
+    NOW.with(|now| now.looks.set(0));
+    WALL.with(|wall| wall.looks.set(0));
 }
 
-fn look<T>(at: impl FnOnce(&Cached) -> T) -> T {
-    CACHED.with(|cached| {
-        match cached.looks.get() {
-            0 => cached.read(),
-            left => cached.looks.set(left - 1),
+impl<T: Copy> Cached<T> {
+    fn look(&self, read: fn() -> T) -> T {
+        match self.looks.get() {
+            0 => self.read(read),
+            left => self.looks.set(left - 1),
         }
-        at(cached)
-    })
+        self.time.get()
+    }
+
+    #[cold]
+    fn read(&self, read: fn() -> T) {
+        self.time.set(read());
+        self.looks.set(KEEP.get());
+    }
 }
 
-impl Cached {
-    #[cold]
-    fn read(&self) {
-        let time = read(libc::CLOCK_MONOTONIC);
-        self.now.set(time.tv_sec as u64 * 1000 + time.tv_nsec as u64 / 1_000_000);
-        let time = read(libc::CLOCK_REALTIME);
-        self.wall.set(Wall { sec: time.tv_sec, msec: (time.tv_nsec / 1_000_000) as u16 });
-        self.looks.set(if self.on.get() { LOOKS } else { 0 });
-    }
+fn monotonic() -> u64 {
+    let time = read(libc::CLOCK_MONOTONIC);
+    time.tv_sec as u64 * 1000 + time.tv_nsec as u64 / 1_000_000
+}
+
+fn real() -> Wall {
+    let time = read(libc::CLOCK_REALTIME);
+    Wall { sec: time.tv_sec, msec: (time.tv_nsec / 1_000_000) as u16 }
 }
 
 /// The texts of the current second, borrowed for the length of `use_them`.

@@ -23,10 +23,7 @@ impl Wake for Own {
 
 impl Own {
     fn belongs_to(&self, waker: &Waker) {
-        let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
-        if !task.as_ref().is_some_and(|task| task.will_wake(waker)) {
-            *task = Some(waker.clone());
-        }
+        *self.task.lock().unwrap_or_else(PoisonError::into_inner) = Some(waker.clone());
     }
 }
 
@@ -36,8 +33,12 @@ pub(super) async fn apart<T>(work: impl Future<Output = T>) -> T {
     let own = Arc::new(Own { woken: AtomicBool::new(true), task: Mutex::default() });
     let waker = Waker::from(own.clone());
     let mut work = pin!(work);
+    let mut task = Waker::noop().clone();
     poll_fn(|cx| {
-        own.belongs_to(cx.waker());
+        if !task.will_wake(cx.waker()) {
+            task.clone_from(cx.waker());
+            own.belongs_to(&task);
+        }
         if !own.woken.swap(false, Ordering::AcqRel) {
             return Poll::Pending;
         }

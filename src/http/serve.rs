@@ -313,6 +313,7 @@ impl Request {
             response: Default::default(),
             out: Output::http1(),
             userid: Default::default(),
+            proxied: Default::default(),
             contexts: Vec::new(),
             counted: None,
             parent: None,

@@ -26,7 +26,7 @@ const NAME: [bool; 256] = {
 
 /// The field that `text` begins with. None where it is not complete, or [`super::field_line`] has to look at it: other
 /// bytes in the name, more than one space before the value, spaces behind it, control characters in it.
-#[inline]
+#[inline(always)]
 pub fn usual_field(text: &[u8]) -> Option<UsualField> {
     let name = text.iter().position(|c| !NAME[*c as usize])?;
     if name == 0 || text[name] != b':' {

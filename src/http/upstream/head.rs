@@ -57,6 +57,7 @@ macro_rules! known {
 
         impl Known {
             /// By name and its hash.
+            #[inline]
             pub fn of(name: &[u8], hash: u32) -> Known {
                 let mut at = place(hash);
                 while let Some((known, own)) = PLACES[at].checked_sub(1).and_then(|i| NAMES.get(i as usize)) {
@@ -163,6 +164,7 @@ impl Head {
     }
 
     /// Takes a field and what it means for the message. Lines about what is wrong are logged.
+    #[inline(always)]
     pub fn take(
         &mut self,
         tell: Tell<'_>,

@@ -9,7 +9,7 @@ use super::listen::Addr;
 use super::request::Request;
 use super::{Http, http2, parse, serve};
 use crate::log::{self, Level};
-use crate::net::socket::NoHeader;
+use crate::net::proxied::NoHeader;
 use crate::net::{Address, Deadline, Io, Socket, proxy_protocol};
 use crate::process::Slot;
 use crate::tls::{self, Asking, CertifiedKey, Choice, Peer};

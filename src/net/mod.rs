@@ -15,6 +15,7 @@ pub mod io;
 pub mod listen;
 pub mod moderation;
 pub mod option;
+pub mod proxied;
 pub mod proxy_protocol;
 pub mod resolve;
 pub mod resolver;

@@ -1,15 +1,16 @@
 //! A connected stream socket, watched by the runtime of its thread.
 
 use std::cell::{Cell, RefCell};
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::io::{self, IoSlice};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::pin::{Pin, pin};
-use std::task::{Context, Poll, RawWakerVTable, Waker, ready};
+use std::ptr::NonNull;
+use std::task::{Context, Poll, Waker, ready};
 
-use super::{Address, Buffer, proxy_protocol};
+use super::Address;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, recv, send};
 use tokio::io::unix::AsyncFd;
@@ -40,11 +41,12 @@ impl AsRawFd for Number {
     }
 }
 
-/// A task by its waker's address: good to be compared for as long as the waker is kept somewhere.
-type Task = (*const (), *const RawWakerVTable);
+/// A task by what its waker refers to, which is nobody else's for as long as the waker is kept somewhere.
+type Task = NonNull<()>;
 
-fn task(cx: &Context<'_>) -> Task {
-    (cx.waker().data(), cx.waker().vtable())
+/// None for a waker that wakes nobody.
+fn task(cx: &Context<'_>) -> Option<Task> {
+    NonNull::new(cx.waker().data().cast_mut())
 }
 
 /// What is known of a peer's next bytes.
@@ -54,27 +56,6 @@ pub struct Peeked {
     pub len: usize,
     /// No more will come.
     pub end: bool,
-}
-
-/// Why there is no header of the PROXY protocol.
-#[derive(Debug)]
-pub enum NoHeader {
-    /// What came is none.
-    Wrong(proxy_protocol::Error),
-    /// Reading failed.
-    Failed(io::Error),
-}
-
-impl From<io::Error> for NoHeader {
-    fn from(reason: io::Error) -> NoHeader {
-        NoHeader::Failed(reason)
-    }
-}
-
-impl From<proxy_protocol::Error> for NoHeader {
-    fn from(error: proxy_protocol::Error) -> NoHeader {
-        NoHeader::Wrong(error)
-    }
 }
 
 macro_rules! attempt {
@@ -156,7 +137,7 @@ impl Socket {
         let ready = watch.poll_read_ready(cx);
         // A task that has had its turn is told to wait too, but for its next one.
         if ready.is_pending() && has_budget_remaining() {
-            self.waits.set(Some(task(cx)));
+            self.waits.set(task(cx));
         }
         ready.map_ok(drop)
     }
@@ -168,7 +149,8 @@ impl Socket {
 
     /// Whether there is nothing to read, and this task will be woken when there is.
     pub fn is_waiting(&self, cx: &Context<'_>) -> bool {
-        self.waits.get() == Some(task(cx)) && !self.is_readable()
+        let waits = self.waits.get();
+        waits.is_some() && waits == task(cx) && !self.is_readable()
     }
 
     /// Ready when bytes can be written.
@@ -285,32 +267,6 @@ impl Socket {
         matches!(poll(&mut fds, PollTimeout::ZERO), Ok(n) if n > 0)
     }
 
-    /// Reads the PROXY protocol's header and not a byte more; none where it names no addresses.
-    ///
-    /// # Errors
-    /// What to log, before "while reading PROXY protocol".
-    pub async fn read_proxy_protocol(&self) -> Result<Option<proxy_protocol::Header>, NoHeader> {
-        let mut bytes = Buffer::with_capacity(proxy_protocol::MAX_HEADER);
-        let mut seen = 0;
-        let read = loop {
-            let peeked = poll_fn(|cx| self.poll_peek(cx, bytes.spare(), seen)).await?;
-            let there = &bytes.spare()[..peeked.len];
-            match proxy_protocol::read(there)? {
-                Some(read) => break read,
-                None if peeked.end => return Err(proxy_protocol::broken(there).into()),
-                None => seen = peeked.len,
-            }
-        };
-        let mut left = read.len;
-        while left > 0 {
-            match poll_fn(|cx| self.poll_read(cx, &mut bytes.spare()[..left])).await? {
-                0 => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
-                n => left -= n,
-            }
-        }
-        Ok(read.header)
-    }
-
     /// Notes that all there was has been read, so that the next read waits without asking the system. To be called
     /// after a read that returned less than there was room for.
     pub fn set_drained(&self) {
@@ -374,6 +330,7 @@ impl AsyncWrite for Socket {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::future::poll_fn;
     use std::io::{Read, Write};
     use std::os::unix::net::UnixStream;
 
@@ -430,6 +387,59 @@ mod tests {
                 Poll::Pending
             });
             assert_eq!(read.await, b'x');
+        });
+    }
+
+    #[test]
+    fn whoever_waits_last_is_woken_each_time() {
+        run(async {
+            let (socket, mut peer) = pair();
+            let socket = std::rc::Rc::new(socket);
+            for text in [b"one", b"two"] {
+                poll_fn(|cx| {
+                    assert!(!socket.is_waiting(cx) && socket.poll_read_ready(cx).is_pending());
+                    assert!(socket.is_waiting(cx) && socket.poll_read_ready(cx).is_pending());
+                    Poll::Ready(())
+                })
+                .await;
+                let own = socket.clone();
+                let other = tokio::task::spawn_local(async move {
+                    let mut bytes = [0; 8];
+                    let n = poll_fn(|cx| own.poll_read(cx, &mut bytes)).await.unwrap();
+                    assert!(!own.is_readable());
+                    bytes[..n].to_vec()
+                });
+                tokio::task::yield_now().await;
+                peer.write_all(text).unwrap();
+                assert_eq!(other.await.unwrap(), text);
+            }
+        });
+    }
+
+    #[test]
+    fn a_task_that_has_had_its_turn_waits_the_next_time() {
+        run(async {
+            let (socket, mut peer) = pair();
+            let mut turns = 0;
+            let read = poll_fn(|cx| {
+                turns += 1;
+                if turns == 1 {
+                    while let Poll::Ready(turn) = tokio::task::coop::poll_proceed(cx) {
+                        turn.made_progress();
+                    }
+                }
+                let ready = socket.poll_read_ready(cx);
+                if turns <= 2 {
+                    assert!(ready.is_pending() && socket.is_waiting(cx) == (turns == 2));
+                    if turns == 2 {
+                        peer.write_all(b"x").unwrap();
+                    }
+                }
+                ready
+            });
+            tokio::task::spawn_local(async {}).await.unwrap();
+            read.await.unwrap();
+            assert!(turns >= 3);
         });
     }
 

@@ -10,8 +10,8 @@ use super::module::{BAD_REQUEST, Handler, INTERNAL_ERROR, OK, Verdict};
 use super::modules::pass::Passed;
 use super::session::Session;
 use crate::log::Level;
-use crate::net::socket::{NoHeader, Peeked};
 use crate::net::{Address, Buffer, Deadline, Io, Socket, proxy_protocol};
+use crate::net::{proxied::NoHeader, socket::Peeked};
 use crate::process::Slot;
 
 /// Serves a connection that was accepted on port number `port` of `stream.ports`, as a task of this thread. `slot` is

@@ -307,8 +307,8 @@ mod tests {
     fn a_deadline_ends_what_does_not_come() {
         run(async {
             let d = Deadline::never();
-            d.set(20);
             let start = Instant::now();
+            d.set(20);
             assert!(d.limit(std::future::pending::<()>()).await.is_none());
             assert!(start.elapsed() >= Duration::from_millis(19));
         });
@@ -318,9 +318,9 @@ mod tests {
     fn moving_it_later_costs_no_wake_and_moving_it_earlier_counts() {
         run(async {
             let late = Deadline::never();
+            let start = Instant::now();
             late.set(10);
             late.set(60);
-            let start = Instant::now();
             assert!(late.limit(std::future::pending::<()>()).await.is_none());
             assert!(start.elapsed() >= Duration::from_millis(59));
             let early = Deadline::never();

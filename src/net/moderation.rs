@@ -146,6 +146,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let own = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         own.set_nonblocking(true).unwrap();
+        socket2::SockRef::from(&own).set_recv_buffer_size(MOST).unwrap();
         (Socket::connected(own.into(), false).unwrap(), listener.accept().unwrap().0)
     }
 
@@ -179,7 +180,7 @@ mod tests {
             let mut moderation = moderated(&socket);
             peer.write_all(b"little").unwrap();
             poll_fn(|cx| {
-                moderation.waits(&socket, cx);
+                moderation.guard.renew(GUARD, cx);
                 Poll::Ready(())
             })
             .await;

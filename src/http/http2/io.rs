@@ -1,6 +1,6 @@
-//! A connection's bytes as hyper wants them.
+//! A connection's bytes as h2 wants them.
 //!
-//! hyper flushes after every frame of body. What it writes is held here until it has nothing more to say, so that the
+//! h2 flushes after every frame of body. What it writes is held here until it has nothing more to say, so that the
 //! answers of several streams leave in one write, and in one record of TLS.
 
 use std::cell::{Cell, RefCell};
@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use hyper::rt::{Read, ReadBufCursor, Write};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::Streams;
 use crate::http::connection::Connection;
@@ -24,7 +24,7 @@ const HELD: usize = 64 << 10;
 #[derive(Default)]
 pub(super) struct Held {
     buffer: RefCell<Buffer>,
-    /// hyper was told to wait.
+    /// h2 was told to wait.
     full: Cell<bool>,
     /// Something was written since that was last asked.
     written: Cell<bool>,
@@ -35,7 +35,7 @@ pub(super) struct Held {
 // === impl Held ===
 
 impl Held {
-    /// Writes everything that is held; hyper is to be polled again where that gave it room: then true.
+    /// Writes everything that is held; h2 is to be polled again where that gave it room: then true.
     pub(super) fn poll_flush(&self, streams: &Streams, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         let conn = &streams.conn;
         let mut buffer = self.buffer.borrow_mut();
@@ -132,12 +132,8 @@ impl Wire {
     }
 }
 
-impl Read for Wire {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        mut room: ReadBufCursor<'_>,
-    ) -> Poll<io::Result<()>> {
+impl AsyncRead for Wire {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, room: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let mut buffer = self.conn.buffer.borrow_mut();
         if buffer.is_empty() {
             let mut fresh = Buffer::with_capacity(PIECE);
@@ -159,7 +155,7 @@ impl Read for Wire {
     }
 }
 
-impl Write for Wire {
+impl AsyncWrite for Wire {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.hold(cx, &[bytes])
     }
@@ -180,7 +176,7 @@ impl Write for Wire {
         true
     }
 
-    /// The connection's task flushes when hyper is done.
+    /// The connection's task flushes when h2 is done.
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }

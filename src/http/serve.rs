@@ -268,6 +268,7 @@ impl Request {
     }
 
     /// The same, whose response goes there.
+    #[inline]
     pub(super) fn to(out: Output, conn: Rc<Connection>, http: &'static Http) -> Request {
         let server = conn.default_server(http);
         Request {

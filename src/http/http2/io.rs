@@ -136,9 +136,14 @@ impl AsyncRead for Wire {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, room: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let mut buffer = self.conn.buffer.borrow_mut();
         if buffer.is_empty() {
+            // h2 asks again after each request that it gave.
+            if self.streams.dry.get() {
+                return Poll::Pending;
+            }
             let mut fresh = Buffer::with_capacity(PIECE);
-            let n = ready!(self.conn.io.poll_read(cx, fresh.spare()))?;
-            fresh.filled(n);
+            let read = self.conn.io.poll_read(cx, fresh.spare());
+            self.streams.dry.set(read.is_pending());
+            fresh.filled(ready!(read)?);
             *buffer = fresh;
         }
         let n = buffer.len().min(room.remaining());

@@ -91,6 +91,7 @@ pub async fn serve(conn: Rc<Connection>, http: &'static Http) {
         http,
         active: Cell::new(0),
         leaving: Cell::new(false),
+        dry: Cell::new(false),
         held: io::Held::default(),
         authority: request::Authority::default(),
     });
@@ -162,6 +163,7 @@ impl Served {
     fn poll_protocol(&mut self) -> Poll<Result<(), h2::Error>> {
         let waker = self.tasks.protocol();
         let cx = &mut Context::from_waker(&waker);
+        self.streams.dry.set(false);
         loop {
             match &mut self.protocol {
                 Protocol::Handshake(handshake) => {
@@ -227,6 +229,8 @@ struct Streams {
     active: Cell<usize>,
     /// No more requests are wanted.
     leaving: Cell<bool>,
+    /// In this turn of h2's there is nothing to read any more; h2's waker knows.
+    dry: Cell<bool>,
     /// What was not written yet.
     held: io::Held,
     authority: request::Authority,
@@ -247,7 +251,9 @@ impl Streams {
         self.begun();
         let shared = Rc::new(Shared::default());
         let out = Output::http2(Writer::new(shared.clone()));
-        let mut req = Box::new(Request::to(out, self.conn.clone(), self.http));
+        // The room first: then it is made where it stays.
+        let room = Box::new_uninit();
+        let mut req = Box::write(room, Request::to(out, self.conn.clone(), self.http));
         req.count_reading();
         req.version = Version::Http2;
         let mut running = Running { req, streams: self.clone(), ended: false };

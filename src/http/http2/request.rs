@@ -1,5 +1,6 @@
 //! Heads of requests, from h2's form to nginx's.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 
 use bytes::Bytes;
@@ -106,26 +107,43 @@ fn authority(req: &mut Request, head: &Head, authorities: &Authority) -> Result<
     }
 }
 
+/// What names are made of: letters, digits and hyphens; with underscores where the server has those.
+const LETTERS: [bool; 256] = {
+    let mut letters = [false; 256];
+    let mut c = 0;
+    while c < 256 {
+        letters[c] = (c as u8).is_ascii_alphanumeric() || c == b'-' as usize;
+        c += 1;
+    }
+    letters
+};
+
+fn is_valid(name: &[u8], underscores: bool) -> bool {
+    name.iter().all(|c| LETTERS[*c as usize] || (*c == b'_' && underscores))
+}
+
 /// Fields in order; crumbs of cookies become one field behind all others (RFC 9113, section 8.2.3).
 fn fields(req: &mut Request, head: &Head) -> Result<(), Refusal> {
-    let mut cookies = Vec::new();
+    let mut cookie: Option<Cow<[u8]>> = None;
     let mut count = 0;
     for (name, value) in head.headers() {
         let (name, value) = (name.as_str().as_bytes(), value.as_bytes());
         req.head.size += (name.len() + value.len()) as u64;
         let core = &req.server.srv.core;
-        let valid =
-            |c: &u8| c.is_ascii_alphanumeric() || *c == b'-' || (*c == b'_' && *core.underscores_in_headers);
-        if *core.ignore_invalid_headers && !name.iter().all(valid) {
+        if *core.ignore_invalid_headers && !is_valid(name, *core.underscores_in_headers) {
             let shown = log::bytes(name);
             req.log(Level::Info, None, format_args!("client sent invalid header: \"{shown}\""));
             continue;
         }
         if name == b"cookie" {
-            if !cookies.is_empty() {
-                cookies.extend_from_slice(b"; ");
+            match &mut cookie {
+                Some(crumbs) if !crumbs.is_empty() => {
+                    let crumbs = crumbs.to_mut();
+                    crumbs.extend_from_slice(b"; ");
+                    crumbs.extend_from_slice(value);
+                }
+                first => *first = Some(value.into()),
             }
-            cookies.extend_from_slice(value);
             continue;
         }
         if count >= *core.max_headers {
@@ -135,8 +153,8 @@ fn fields(req: &mut Request, head: &Head) -> Result<(), Refusal> {
         read_head::known_field(req, name, value)?;
         req.head.headers.push(name, value);
     }
-    if !cookies.is_empty() {
-        req.head.headers.push(COOKIE.text.to_ascii_lowercase().as_slice(), &cookies);
+    if let Some(cookie) = cookie.filter(|cookie| !cookie.is_empty()) {
+        req.head.headers.push_hashed(b"cookie", COOKIE.hash, &cookie);
     }
     Ok(())
 }

@@ -4,7 +4,7 @@
 //! answers of several streams leave in one write, and in one record of TLS.
 
 use std::cell::{Cell, RefCell};
-use std::io::{self, IoSlice};
+use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -82,24 +82,18 @@ impl Held {
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 
-    fn push(&self, pieces: &[&[u8]]) -> usize {
+    /// Takes as much as there is room for.
+    fn push(&self, bytes: &[u8]) -> usize {
         let mut buffer = self.buffer.borrow_mut();
-        let mut room = HELD.saturating_sub(buffer.len());
-        let mut taken = 0;
-        for piece in pieces {
-            let piece = &piece[..piece.len().min(room)];
-            if buffer.spare().len() < piece.len() {
-                buffer.compact();
-                if buffer.spare().len() < piece.len() {
-                    // All at once: what comes out of the pool costs the same, whatever its size.
-                    buffer.grow(HELD);
-                }
+        let n = bytes.len().min(HELD.saturating_sub(buffer.len()));
+        if buffer.spare().len() < n {
+            buffer.compact();
+            if buffer.spare().len() < n {
+                // All at once: what comes out of the pool costs the same, whatever its size.
+                buffer.grow(HELD);
             }
-            buffer.push(piece);
-            room -= piece.len();
-            taken += piece.len();
         }
-        taken
+        buffer.push(&bytes[..n])
     }
 }
 
@@ -114,21 +108,6 @@ pub(super) struct Wire {
 impl Wire {
     pub(super) fn new(conn: Rc<Connection>, streams: Rc<Streams>) -> Wire {
         Wire { conn, streams }
-    }
-
-    fn hold(&self, cx: &mut Context<'_>, pieces: &[&[u8]]) -> Poll<io::Result<usize>> {
-        let held = &self.streams.held;
-        if pieces.iter().all(|piece| piece.is_empty()) {
-            return Poll::Ready(Ok(0));
-        }
-        loop {
-            match held.push(pieces) {
-                0 => {}
-                n => return Poll::Ready(Ok(n)),
-            }
-            held.full.set(true);
-            ready!(held.poll_flush(&self.streams, cx))?;
-        }
     }
 }
 
@@ -161,24 +140,18 @@ impl AsyncRead for Wire {
 }
 
 impl AsyncWrite for Wire {
+    /// Of several pieces h2 makes one, where they are short: without vectored writes a short frame of body is no
+    /// write of its own.
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.hold(cx, &[bytes])
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        pieces: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match pieces {
-            [one] => self.hold(cx, &[one]),
-            [one, two] => self.hold(cx, &[one, two]),
-            more => self.hold(cx, &more.iter().map(|piece| &**piece).collect::<Vec<_>>()),
+        let held = &self.streams.held;
+        loop {
+            match held.push(bytes) {
+                0 if !bytes.is_empty() => {}
+                n => return Poll::Ready(Ok(n)),
+            }
+            held.full.set(true);
+            ready!(held.poll_flush(&self.streams, cx))?;
         }
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
     }
 
     /// The connection's task flushes when h2 is done.

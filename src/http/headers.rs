@@ -53,6 +53,7 @@ impl Drop for Headers {
 
 /// Hash of a name, letters' case ignored; never 0. Made of the length and three of the letters: names that look alike
 /// to it are told apart by comparing them.
+#[inline]
 pub const fn hash(name: &[u8]) -> u32 {
     let len = name.len();
     if len == 0 {
@@ -64,6 +65,7 @@ pub const fn hash(name: &[u8]) -> u32 {
 }
 
 /// Whether two names are the same, letters' case ignored. Most are written alike.
+#[inline]
 pub fn same(a: &[u8], b: &[u8]) -> bool {
     a == b || a.eq_ignore_ascii_case(b)
 }

@@ -15,6 +15,7 @@ impl Connection {
     }
 
     /// A line about the connection, while no request is known.
+    #[cold]
     pub fn log(&self, level: Level, reason: Option<&io::Error>, action: &str, message: Arguments<'_>) {
         let log = self.log.get();
         if log.enabled(level) {
@@ -24,6 +25,7 @@ impl Connection {
     }
 
     /// A failed read or write on the client's socket: the client's doing, so only worth an info.
+    #[cold]
     pub fn log_io(&self, error: &io::Error, message: &str) {
         self.log(Level::Info, Some(error), "sending response to client", format_args!("{message}"));
     }
@@ -82,6 +84,7 @@ impl Display for RequestTail<'_> {
 
 impl Request {
     /// A line about the request, with client, server, request line, upstream and host.
+    #[cold]
     pub fn log(&self, level: Level, reason: Option<&io::Error>, message: Arguments<'_>) {
         let log = self.conf.error_log();
         if log.enabled(level) {

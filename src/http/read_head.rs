@@ -138,7 +138,7 @@ fn premature(req: &Request) -> Refusal {
 fn take_line(req: &mut Request, room: &mut Room, line: parse::Line) -> Result<(), Refusal> {
     {
         let mut buffer = req.conn.buffer.borrow_mut();
-        req.head.line.extend_from_slice(&buffer.bytes()[..line.len]);
+        req.head.line = buffer.bytes()[..line.len].to_vec();
         buffer.consume(line.total);
     }
     room.taken = line.total;
@@ -192,39 +192,80 @@ pub fn set_uri(req: &mut Request, merge_slashes: bool, empty_path: bool) -> Resu
     Ok(())
 }
 
+/// How far the fields of a head were taken.
+enum Fields {
+    Done,
+    /// More has to be read.
+    More,
+    /// No buffer has room for the next line.
+    Full,
+}
+
 async fn read_fields(req: &mut Request, room: &mut Room) -> Result<(), Refusal> {
     let mut count = 0;
     loop {
-        let line_end = memchr::memchr(b'\n', req.conn.buffer.borrow().bytes());
-        let Some(end) = line_end else {
-            let have = req.conn.buffer.borrow().len();
-            if room.taken + have >= room.end
-                && !room.grow(&req.server.srv.core, room.taken, room.taken + have)
-            {
-                return Err(too_large(req, room.end - room.taken));
+        let conn = req.conn.clone();
+        let (mut at, fields);
+        {
+            let buffer = conn.buffer.borrow();
+            at = 0;
+            fields = take_fields(req, room, buffer.bytes(), &mut at, &mut count);
+        }
+        conn.buffer.borrow_mut().consume(at);
+        match fields? {
+            Fields::Done => return Ok(()),
+            Fields::Full => return Err(too_large(req, room.end.saturating_sub(room.taken))),
+            Fields::More => {
+                if parsed_more(req, room.end).await? == 0 {
+                    return Err(premature(req));
+                }
             }
-            if parsed_more(req, room.end).await? == 0 {
-                return Err(premature(req));
-            }
+        }
+    }
+}
+
+/// Takes the lines that are complete in `bytes`; `at` says how far.
+fn take_fields(
+    req: &mut Request,
+    room: &mut Room,
+    bytes: &[u8],
+    at: &mut usize,
+    count: &mut usize,
+) -> Result<Fields, Refusal> {
+    loop {
+        let rest = &bytes[*at..];
+        if let Some(field) = parse::usual_field(rest)
+            && room.taken + field.total <= room.end
+        {
+            req.head.size += field.total as u64;
+            add_field(req, &rest[..field.name], &rest[field.start..field.end], count)?;
+            *at += field.total;
+            room.taken += field.total;
             continue;
+        }
+        let Some(end) = line_end(rest) else {
+            let have = room.taken + rest.len();
+            let full = have >= room.end && !room.grow(&req.server.srv.core, room.taken, have);
+            return Ok(if full { Fields::Full } else { Fields::More });
         };
         while room.taken + end + 1 > room.end {
             if !room.grow(&req.server.srv.core, room.taken, room.end.max(room.taken)) {
-                return Err(too_large(req, room.end.saturating_sub(room.taken)));
+                return Ok(Fields::Full);
             }
         }
-        let done = {
-            let conn = req.conn.clone();
-            let buffer = conn.buffer.borrow();
-            take_field(req, &buffer.bytes()[..end], &mut count)?
-        };
-        req.conn.buffer.borrow_mut().consume(end + 1);
+        let done = take_field(req, &rest[..end], count)?;
+        *at += end + 1;
         room.taken += end + 1;
         if done {
             req.head.size += end as u64 + 1;
-            return Ok(());
+            return Ok(Fields::Done);
         }
     }
+}
+
+/// Where the first line's LF is.
+fn line_end(text: &[u8]) -> Option<usize> {
+    if text.starts_with(b"\r\n") { Some(1) } else { memchr::memchr(b'\n', text) }
 }
 
 fn too_large(req: &mut Request, have: usize) -> Refusal {
@@ -275,22 +316,27 @@ fn take_field(req: &mut Request, line: &[u8], count: &mut usize) -> Result<bool,
             Ok(false)
         }
         FieldLine::Field { name, value, .. } => {
-            if *count >= *srv.max_headers {
-                req.lingering_close = true;
-                req.log(Level::Info, None, format_args!("client sent too many header lines"));
-                return Err(Refusal::Status(494));
-            }
-            *count += 1;
-            let (name, value) = (&line[name], &line[value]);
-            req.head.headers.push(name, value);
-            known_field(req, name, value)?;
+            add_field(req, &line[name], &line[value], count)?;
             Ok(false)
         }
     }
 }
 
+/// Adds a field to the list, and does what its name asks for.
+fn add_field(req: &mut Request, name: &[u8], value: &[u8], count: &mut usize) -> Result<(), Refusal> {
+    if *count >= *req.server.srv.core.max_headers {
+        req.lingering_close = true;
+        req.log(Level::Info, None, format_args!("client sent too many header lines"));
+        return Err(Refusal::Status(494));
+    }
+    *count += 1;
+    let hash = headers::hash(name);
+    req.head.headers.push_hashed(name, hash, value);
+    known_field(req, name, hash, value)
+}
+
 /// What nginx does at once with some fields.
-pub(super) fn known_field(req: &mut Request, name: &[u8], value: &[u8]) -> Result<(), Refusal> {
+pub(super) fn known_field(req: &mut Request, name: &[u8], hash: u32, value: &[u8]) -> Result<(), Refusal> {
     let is = |known: headers::Name| headers::same(name, known.text);
     match name.len() {
         4 if is(headers::HOST) => host_field(req, name, value),
@@ -302,7 +348,7 @@ pub(super) fn known_field(req: &mut Request, name: &[u8], value: &[u8]) -> Resul
             }
             Ok(())
         }
-        _ if unique(name) => match req.head.headers.repeated(name).map(<[u8]>::to_vec) {
+        _ if unique(name, hash) => match req.head.headers.repeated(name).map(<[u8]>::to_vec) {
             Some(previous) => duplicate(req, "header line", name, value, &previous),
             None => Ok(()),
         },
@@ -338,9 +384,19 @@ const UNIQUE: [headers::Name; 11] = [
     headers::PROXY_AUTHORIZATION,
 ];
 
-fn unique(name: &[u8]) -> bool {
-    let hash = headers::hash(name);
-    UNIQUE.iter().any(|known| known.hash == hash && headers::same(known.text, name))
+/// A bit for each of their hashes: most names are none of them.
+const UNIQUE_BITS: u64 = {
+    let (mut bits, mut i) = (0, 0);
+    while i < UNIQUE.len() {
+        bits |= 1 << (UNIQUE[i].hash >> 1) % 64;
+        i += 1;
+    }
+    bits
+};
+
+fn unique(name: &[u8], hash: u32) -> bool {
+    UNIQUE_BITS >> ((hash >> 1) % 64) & 1 != 0
+        && UNIQUE.iter().any(|known| known.hash == hash && headers::same(known.text, name))
 }
 
 fn host_field(req: &mut Request, name: &[u8], value: &[u8]) -> Result<(), Refusal> {

@@ -18,6 +18,7 @@ use super::request::{BodyLength, Head, Request, Version};
 use super::{Http, body_reader, phases};
 use crate::log::Level;
 use crate::net::Buffer;
+use crate::process::memory::boxed;
 use crate::process::{Counted, stats};
 
 /// What becomes of a connection after a request.
@@ -69,7 +70,7 @@ impl Future for Http1 {
             if came {
                 self.first = false;
                 conn.set_resting(false);
-                self.turn = Some(Box::pin(turn(conn, http)));
+                self.turn = Some(boxed(|| turn(conn, http)));
             } else if tls {
                 self.turn = Some(Box::pin(last(conn)));
             } else {

@@ -83,6 +83,7 @@ pub fn main() -> ErrorLog {
 }
 
 /// Logs `message`; `connection` is the number after the `*`.
+#[cold]
 pub fn error(log: &ErrorLog, level: Level, connection: Option<u64>, message: Arguments<'_>) {
     if log.enabled(level) {
         log.write(level, connection, message, None, format_args!(""));
@@ -90,6 +91,7 @@ pub fn error(log: &ErrorLog, level: Level, connection: Option<u64>, message: Arg
 }
 
 /// Logs `message` and the system's reason: `connect() failed (111: Connection refused)`.
+#[cold]
 pub fn error_errno(
     log: &ErrorLog,
     level: Level,
@@ -104,6 +106,7 @@ pub fn error_errno(
 
 /// Logs `message`, the system's reason if there is one, and then what was being done:
 /// ` while connecting to upstream, client: 127.0.0.1, ...`. Debug messages leave the last part out.
+#[cold]
 pub fn error_context(
     log: &ErrorLog,
     level: Level,

@@ -114,6 +114,10 @@ impl Buffer {
     /// Moves the bytes left to a buffer with more room.
     pub fn grow(&mut self, size: usize) {
         let mut larger = Buffer::with_capacity(size.max(self.len()));
+        if self.is_empty() {
+            *self = larger;
+            return;
+        }
         larger.push(self.bytes());
         *self = larger;
     }
@@ -131,7 +135,17 @@ impl AsRef<[u8]> for Buffer {
 }
 
 impl Drop for Buffer {
+    #[inline]
     fn drop(&mut self) {
+        if !self.data.is_empty() {
+            self.give_back();
+        }
+    }
+}
+
+impl Buffer {
+    #[inline(never)]
+    fn give_back(&mut self) {
         let Some(class) = class(self.data.len()) else { return };
         let data = std::mem::take(&mut self.data);
         // Past the thread's end the pool is gone and the memory is simply freed.

@@ -37,8 +37,7 @@ impl Io {
     pub fn poll_worth_reading(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Io::Plain(s) => s.poll_read_ready(cx),
-            // TLS may hold what was read from the socket before.
-            Io::Tls(_) => Poll::Ready(Ok(())),
+            Io::Tls(s) => s.borrow().poll_worth_reading(cx),
         }
     }
 

@@ -1,6 +1,7 @@
 //! The allocator of the program: mimalloc.
 
 use std::alloc::{GlobalAlloc, Layout};
+use std::pin::Pin;
 
 use libmimalloc_sys as mi;
 
@@ -41,4 +42,11 @@ unsafe impl GlobalAlloc for Allocator {
             false => unsafe { mi::mi_realloc_aligned(piece.cast(), size, layout.align()).cast() },
         }
     }
+}
+
+/// Boxes what `make` returns. The room is taken first, so that a large future is not built on the stack and copied.
+#[inline(always)]
+pub fn boxed<T>(make: impl FnOnce() -> T) -> Pin<Box<T>> {
+    let room = Box::new_uninit();
+    Box::into_pin(Box::write(room, make()))
 }

@@ -7,6 +7,7 @@ use super::info::{Offered, TlsInfo};
 use super::ocsp::{Checker, Log};
 use super::record::Records;
 use super::server::{Path, Server};
+use crate::net::Socket;
 use aws_lc_rs::rand;
 use rustls::server::ClientHello;
 use rustls::{CommonState, HandshakeKind, ProtocolVersion, SignatureScheme};
@@ -250,6 +251,16 @@ impl<IO> TlsStream<IO> {
     /// Whether all that was written has left.
     pub fn is_flushed(&self) -> bool {
         self.records.is_flushed()
+    }
+}
+
+impl TlsStream<Socket> {
+    /// Ready when a read may bring something: to be asked before room is made for it.
+    pub fn poll_worth_reading(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.records.is_busy() {
+            true => Poll::Ready(Ok(())),
+            false => self.io.poll_read_ready(cx),
+        }
     }
 }
 

@@ -33,6 +33,7 @@ use super::request::{Request, Version};
 use super::{phases, read_head};
 use crate::log::Level;
 use crate::net::{Buffer, Deadline};
+use crate::process::memory::boxed;
 pub use stream::Writer;
 use stream::{Shared, Stream};
 use tasks::Tasks;
@@ -266,7 +267,7 @@ impl Streams {
             req.body.frames = Some(head.into_body());
             req.body.deadline = Some(Deadline::never());
         }
-        let handling = Box::pin(async move { running.answer(read).await });
+        let handling = boxed(|| async move { running.answer(read).await });
         Stream::new(self.clone(), shared, reply, handling)
     }
 

@@ -6,7 +6,7 @@ use std::cell::RefCell;
 use bytes::Bytes;
 use h2::RecvStream;
 
-use crate::http::headers::{CONTENT_LENGTH, COOKIE, HOST};
+use crate::http::headers::{CONTENT_LENGTH, COOKIE, HOST, hash};
 use crate::http::method::Method;
 use crate::http::parse;
 use crate::http::read_head::{self, Refusal};
@@ -150,8 +150,9 @@ fn fields(req: &mut Request, head: &Head) -> Result<(), Refusal> {
             return refuse(req, 494, format_args!("client sent too many header lines"));
         }
         count += 1;
-        read_head::known_field(req, name, value)?;
-        req.head.headers.push(name, value);
+        let hash = hash(name);
+        read_head::known_field(req, name, hash, value)?;
+        req.head.headers.push_hashed(name, hash, value);
     }
     if let Some(cookie) = cookie.filter(|cookie| !cookie.is_empty()) {
         req.head.headers.push_hashed(b"cookie", COOKIE.hash, &cookie);

@@ -24,6 +24,7 @@ use crate::http::upstream::{
     next, run,
 };
 use crate::log::Level;
+use crate::process::memory::boxed;
 use crate::syntax::Directive;
 use crate::upstream::GroupId;
 use crate::value::{Builtin, Template};
@@ -315,7 +316,7 @@ fn add_x_forwarded_for(req: &Request, out: &mut Vec<u8>) -> bool {
 }
 
 fn handler(req: &mut Request) -> Wait<'_, Verdict> {
-    Box::pin(proxy(req))
+    boxed(|| proxy(req))
 }
 
 async fn proxy(req: &mut Request) -> Verdict {

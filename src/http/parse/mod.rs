@@ -1,12 +1,14 @@
 //! A request's head from bytes: the request line and the header fields, as strictly as nginx.
 
 mod line;
+mod usual;
 
 use std::ops::Range;
 
 use bytes::Bytes;
 
 pub use line::{Line, LineError, request_line};
+pub use usual::{UsualField, usual_field};
 
 /// One line of header fields.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -136,49 +138,64 @@ const HOST: [bool; 256] = {
 /// A host as it may stand in `Host` or an absolute URI (RFC 3986, section 3.2.2): lower-cased without a last dot, and
 /// the port.
 pub fn validate_host(host: &[u8]) -> Result<(Bytes, Option<u16>), InvalidHost> {
-    let literal = host.first() == Some(&b'[');
-    let mut dot = None;
-    let mut end = None;
-    for (i, &c) in host.iter().enumerate().skip(usize::from(literal)) {
-        if HOST[c as usize] {
-            continue;
-        }
-        match c {
-            b':' if !literal => end = Some(i),
-            b']' if literal => end = Some(i + 1),
-            b'.' if i > 0 && dot == Some(i - 1) => return Err(InvalidHost),
-            b'.' => dot = Some(i),
-            b'%' if !literal => {}
-            b':' => {}
-            _ => return Err(InvalidHost),
-        }
-        if end.is_some() {
-            break;
-        }
-    }
-    let end = match end {
-        Some(end) => end,
-        None if literal => return Err(InvalidHost),
-        None => host.len(),
+    let end = match host.first() {
+        Some(b'[') => literal_end(host)?,
+        _ => name_end(host)?,
     };
     let port = match &host[end..] {
         [] => None,
         [b':', digits @ ..] => port(digits)?,
         _ => return Err(InvalidHost),
     };
-    let name = if end > 0 && dot == Some(end - 1) { &host[..end - 1] } else { &host[..end] };
+    let name = host[..end].strip_suffix(b".").unwrap_or(&host[..end]);
     if name.is_empty() {
         return Err(InvalidHost);
     }
     Ok((name.to_ascii_lowercase().into(), port))
 }
 
-fn port(digits: &[u8]) -> Result<Option<u16>, InvalidHost> {
-    let mut port: u16 = 0;
-    for digit in digits {
-        let digit = (*digit as char).to_digit(10).ok_or(InvalidHost)? as u16;
-        port = port.checked_mul(10).and_then(|p| p.checked_add(digit)).ok_or(InvalidHost)?;
+/// Where the port begins, or the host ends.
+fn name_end(host: &[u8]) -> Result<usize, InvalidHost> {
+    let mut before = 0;
+    for (i, &c) in host.iter().enumerate() {
+        if !HOST[c as usize] {
+            match c {
+                b'.' if before == b'.' => return Err(InvalidHost),
+                b'.' | b'%' => {}
+                b':' => return Ok(i),
+                _ => return Err(InvalidHost),
+            }
+        }
+        before = c;
     }
+    Ok(host.len())
+}
+
+/// Behind the bracket that ends an address.
+fn literal_end(host: &[u8]) -> Result<usize, InvalidHost> {
+    let mut before = 0;
+    for (i, &c) in host.iter().enumerate().skip(1) {
+        match c {
+            b']' => return Ok(i + 1),
+            b'.' if before == b'.' => return Err(InvalidHost),
+            b'.' | b':' => {}
+            _ if HOST[c as usize] => {}
+            _ => return Err(InvalidHost),
+        }
+        before = c;
+    }
+    Err(InvalidHost)
+}
+
+fn port(digits: &[u8]) -> Result<Option<u16>, InvalidHost> {
+    let mut port = 0u32;
+    for digit in digits {
+        if !digit.is_ascii_digit() || port > u32::from(u16::MAX) {
+            return Err(InvalidHost);
+        }
+        port = port * 10 + u32::from(digit - b'0');
+    }
+    let port = u16::try_from(port).map_err(|_| InvalidHost)?;
     Ok((port > 0).then_some(port))
 }
 
@@ -210,7 +227,8 @@ mod tests {
         assert_eq!(validate_host(b"Example.COM:8080"), Ok((Bytes::from_static(b"example.com"), Some(8080))));
         assert_eq!(validate_host(b"example.com."), Ok((Bytes::from_static(b"example.com"), None)));
         assert_eq!(validate_host(b"[::1]:80"), Ok((Bytes::from_static(b"[::1]"), Some(80))));
-        for wrong in ["a..b", "a/b", "a b", "[::1", ":80", "a:8x"] {
+        for wrong in ["a..b", "a/b", "a b", "[::1", "[a..b]", ":80", "a:8x", "a:65536", "a:99999999999", "."]
+        {
             assert!(validate_host(wrong.as_bytes()).is_err(), "{wrong}");
         }
     }

@@ -80,10 +80,12 @@ pub async fn run<P: Protocol>(
             }
         }
     }
-    let mut exchange = match Exchange::new(req, settings, target, protocol) {
-        Ok(exchange) => exchange,
+    let mut protocol = protocol;
+    let request = match Written::new(req, &mut protocol) {
+        Ok(request) => request,
         Err(status) => return Verdict::Status(status),
     };
+    let mut exchange = Exchange::new(req, settings, target, protocol, request);
     exchange.run(req).await
 }
 
@@ -113,15 +115,25 @@ async fn preread(req: &mut Request) -> Result<(), Verdict> {
     .await
 }
 
+/// The head of the request as it is sent, and where the URI is in it.
+struct Written(Vec<u8>, Range<usize>);
+
+impl Written {
+    fn new(req: &mut Request, protocol: &mut impl Protocol) -> Result<Written, u16> {
+        let mut request = Vec::with_capacity(1024);
+        let uri = protocol.create_request(req, &mut request)?;
+        Ok(Written(request, uri))
+    }
+}
+
 impl<P: Protocol> Exchange<P> {
     fn new(
         req: &mut Request,
         settings: &'static Settings,
         target: Target,
-        mut protocol: P,
-    ) -> Result<Exchange<P>, u16> {
-        let mut request = Vec::with_capacity(1024);
-        let uri = protocol.create_request(req, &mut request)?;
+        protocol: P,
+        Written(request, uri): Written,
+    ) -> Exchange<P> {
         if !req.upstream_states.is_empty() {
             // Stands between the attempts before an internal redirect and those after it.
             req.upstream_states.push(UpstreamState::default());
@@ -134,7 +146,7 @@ impl<P: Protocol> Exchange<P> {
         let shared = req.body.complete && req.version < Version::Http2 && !req.is_background();
         let deadline = if shared { req.conn.deadline.clone() } else { Deadline::never() };
         let now = clock::now();
-        Ok(Exchange {
+        Exchange {
             watch: Watch::new(
                 req,
                 *settings.ignore_client_abort || settings.store.is_some() || req.is_background(),
@@ -155,7 +167,7 @@ impl<P: Protocol> Exchange<P> {
             deadline,
             request,
             uri,
-        })
+        }
     }
 
     async fn run(&mut self, req: &mut Request) -> Verdict {

@@ -42,6 +42,8 @@ pub struct Head {
     pub headless: bool,
     /// The connection is not to be used again.
     pub close: bool,
+    /// A bit for each [`Known`] that came.
+    seen: u32,
 }
 
 macro_rules! known {
@@ -55,6 +57,7 @@ macro_rules! known {
 
         impl Known {
             /// By name and its hash.
+            #[inline]
             pub fn of(name: &[u8], hash: u32) -> Known {
                 let mut at = place(hash);
                 while let Some((known, own)) = PLACES[at].checked_sub(1).and_then(|i| NAMES.get(i as usize)) {
@@ -64,6 +67,11 @@ macro_rules! known {
                     at = (at + 1) % PLACES.len();
                 }
                 Known::Other
+            }
+
+            fn bit(self) -> u32 {
+                const { assert!(NAMES.len() < 32) };
+                1 << self as u32
             }
 
             /// Repetitions are ignored, with a warning.
@@ -145,12 +153,18 @@ impl Head {
         *self = Head { fields: std::mem::take(&mut self.fields), ..Head::default() };
     }
 
+    /// Whether a field of one of those kinds came.
+    pub fn has_any(&self, known: &[Known]) -> bool {
+        known.iter().any(|known| self.seen & known.bit() != 0)
+    }
+
     /// Value of the first field of that kind.
     pub fn get<'b>(&self, known: Known, buffer: &'b [u8]) -> Option<&'b [u8]> {
         self.fields.iter().find(|f| f.known == known && !f.ignored).map(|f| f.value(buffer))
     }
 
     /// Takes a field and what it means for the message. Lines about what is wrong are logged.
+    #[inline(always)]
     pub fn take(
         &mut self,
         tell: Tell<'_>,
@@ -178,7 +192,7 @@ impl Head {
             Known::ContentLength => self.content_length(tell, buffer, &field)?,
             Known::TransferEncoding => self.transfer_encoding(tell, buffer, &field)?,
             Known::Connection if contains_word(value, b"close") => self.close = true,
-            _ if known.once() => {
+            _ if known.once() && self.seen & known.bit() != 0 => {
                 if let Some(previous) = self.fields.iter().find(|f| f.known == known) {
                     duplicate(tell, Level::Warn, buffer, &field, previous, ", ignored");
                     field.ignored = true;
@@ -186,6 +200,7 @@ impl Head {
             }
             _ => {}
         }
+        self.seen |= known.bit();
         if self.fields.capacity() == 0 {
             // Most heads have no more.
             self.fields.reserve(16);

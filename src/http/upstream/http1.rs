@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::head::Tell;
 use super::{Decoded, Fault, Head, HeadStep, Malformed};
 use crate::http::chunked::{Decoder, Step};
-use crate::http::parse::{FieldLine, field_line};
+use crate::http::parse::{FieldLine, field_line, usual_field};
 use crate::http::request::Request;
 use crate::log::{Level, bytes};
 
@@ -47,6 +47,14 @@ pub(super) struct StatusLine {
 
 /// Reads a status line without its `\n`; none where it is not one.
 pub(super) fn status_line(line: &[u8]) -> Option<StatusLine> {
+    // What nearly all servers send.
+    if let [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'1', b' ', a, b, c, b' ', text @ .., b'\r'] = line
+        && [a, b, c].iter().all(|d| d.is_ascii_digit())
+        && !text.contains(&b'\r')
+    {
+        let status = [a, b, c].iter().fold(0, |n, d| n * 10 + u16::from(**d - b'0'));
+        return Some(StatusLine { http10: false, status, text: 9..line.len() - 1 });
+    }
     let rest = line.strip_prefix(b"HTTP/")?;
     let space = memchr::memchr(b' ', rest)?;
     let version = &rest[..space];
@@ -245,9 +253,20 @@ impl Response {
 
 /// Reads fields from [`Head::size`] on; true once the empty line behind them was read.
 pub(super) fn fields(tell: Tell<'_>, buffer: &[u8], head: &mut Head) -> Result<bool, Fault> {
-    while let Some(len) = memchr::memchr(b'\n', &buffer[head.size..]) {
+    loop {
         let start = head.size;
-        let line = &buffer[start..start + len];
+        let rest = &buffer[start..];
+        if let Some(field) = usual_field(rest) {
+            head.size = start + field.total;
+            head.take(tell, buffer, start..start + field.name, start + field.start..start + field.end)?;
+            continue;
+        }
+        if rest.starts_with(b"\r\n") {
+            head.size = start + 2;
+            return Ok(true);
+        }
+        let Some(len) = memchr::memchr(b'\n', rest) else { return Ok(false) };
+        let line = &rest[..len];
         head.size = start + len + 1;
         match field_line(line, true) {
             FieldLine::Field { name, value, .. } => {
@@ -263,7 +282,6 @@ pub(super) fn fields(tell: Tell<'_>, buffer: &[u8], head: &mut Head) -> Result<b
             }
         }
     }
-    Ok(false)
 }
 
 fn too_much(req: &Request) {

@@ -79,6 +79,12 @@ struct Pump {
 impl<P: Protocol> Exchange<P> {
     /// Passes the body on. One that is stored comes with the time it bears.
     pub(super) async fn pump(&mut self, req: &mut Request, stored: Option<Option<i64>>) -> Verdict {
+        if stored.is_none()
+            && !self.input.is_empty()
+            && self.protocol.plain() == Some(self.input.len() as u64)
+        {
+            return self.pass_whole(req).await;
+        }
         let rate = match (self.buffering, &*self.settings.limit_rate) {
             (true, Some(template)) => {
                 crate::conf::units::size(&template.eval(req)).map_or(0, |size| size as u64)
@@ -116,7 +122,7 @@ impl<P: Protocol> Exchange<P> {
             self.take(req, &mut pump, first);
         }
         let done = match pump.source {
-            // The commonest of all: the whole response came at once.
+            // The whole response came at once.
             Source::Complete => self.send_rest(req, &mut pump.queue).await.map_err(Stop::from),
             _ => std::future::poll_fn(|cx| self.poll_pump(req, &mut pump, cx)).await,
         };
@@ -144,6 +150,28 @@ impl<P: Protocol> Exchange<P> {
                     Err(_) => self.lost(req),
                 }
             }
+        }
+    }
+
+    /// The commonest of all: the whole body, and nothing else, came with the head.
+    async fn pass_whole(&mut self, req: &mut Request) -> Verdict {
+        let body = std::mem::take(&mut self.input);
+        let len = body.len() as u64;
+        if let Some(state) = req.upstream_states.last_mut() {
+            state.response_length = len;
+        }
+        self.protocol.passed(len);
+        match self.protocol.keeps() && !self.head.close {
+            true => self.keep(req),
+            false => self.close(req),
+        }
+        if req.send(body.bytes()).await.is_err() {
+            return self.lost(req);
+        }
+        self.trailers(req);
+        match req.finish().await {
+            Ok(()) => Verdict::Done,
+            Err(_) => self.lost(req),
         }
     }
 

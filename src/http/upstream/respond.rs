@@ -110,6 +110,9 @@ impl<P: Protocol> Exchange<P> {
 
     /// What `X-Accel-*` fields switch.
     fn accelerate(&mut self, req: &mut Request) {
+        if !self.head.has_any(&[Known::AccelLimitRate, Known::AccelBuffering, Known::AccelCharset]) {
+            return;
+        }
         let ignored = *self.settings.ignore_headers;
         let buffer = self.input.bytes();
         for field in self.head.fields.iter().filter(|f| !f.ignored) {

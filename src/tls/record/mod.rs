@@ -132,6 +132,11 @@ impl Records {
         self.ended || self.failed.is_some() || !self.input.is_empty() || !self.early.is_empty()
     }
 
+    /// Whether reading may bring something, or move something on, without a byte from the peer.
+    pub(super) fn is_busy(&self) -> bool {
+        self.has_unread() || !self.output.is_empty()
+    }
+
     /// Whether records wait to be written.
     pub(super) fn is_flushed(&self) -> bool {
         self.output.is_empty()

@@ -68,9 +68,8 @@ impl Display for RequestTail<'_> {
         if req.is_subrequest() {
             write!(f, ", subrequest: \"{}\"", log::bytes(&req.uri))?;
         }
-        let upstream = req.upstream_url.borrow();
-        if !upstream.is_empty() {
-            write!(f, ", upstream: \"{upstream}\"")?;
+        if let Some(upstream) = &req.upstream_url {
+            write!(f, ", upstream: \"{}\"", upstream.shown(req))?;
         }
         if let Some(host) = req.header(HOST) {
             write!(f, ", host: \"{}\"", log::bytes(host))?;

@@ -1,6 +1,6 @@
 //! One request over any protocol: the head as it came, what phases make of it, and its response.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::ops::Range;
 use std::rc::Rc;
 
@@ -14,6 +14,7 @@ use super::method::Method;
 use super::module::ContentHandler;
 use super::output::Output;
 use super::response::Response;
+use super::upstream::UpstreamUrl;
 use super::{Http, Server};
 use crate::process::Counted;
 use crate::upstream::UpstreamState;
@@ -156,7 +157,7 @@ pub struct Request {
     /// What is being done, for error log lines (` while connecting to upstream`).
     pub action: Cell<&'static str>,
     /// The upstream URL for error log lines, while there is one.
-    pub upstream_url: RefCell<String>,
+    pub upstream_url: Option<UpstreamUrl>,
     /// Each attempt at an upstream, for `$upstream_*`.
     pub upstream_states: Vec<UpstreamState>,
     /// Header of the upstream's response, for `$upstream_http_*`.
@@ -170,6 +171,8 @@ pub struct Request {
     pub out: Output,
     /// The cookie that `userid` made.
     pub userid: super::modules::userid::State,
+    /// What `proxy_pass` made of its URL.
+    pub proxied: super::modules::proxy::Proxied,
     /// Values that modules keep for a request; see [`Request::context`].
     pub contexts: Vec<Box<dyn std::any::Any>>,
     /// Counts it among the requests that are read, then among those that are answered.

@@ -319,6 +319,7 @@ impl Request {
             response: Default::default(),
             out,
             userid: Default::default(),
+            proxied: Default::default(),
             contexts: Vec::new(),
             counted: None,
             parent: None,

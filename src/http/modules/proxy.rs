@@ -229,11 +229,11 @@ impl Module for Proxy {
         // As in nginx, a name without a value.
         Builtin::new("proxy_add_via", |_, _| false),
         Builtin::new("proxy_internal_body_length", |r, out| {
-            let length = r.context::<Proxied>().and_then(|p| p.body).and_then(|body| body.length);
+            let length = r.proxied.body.and_then(|body| body.length);
             length.map(|length| crate::http::head::decimal(length, out)).is_some()
         }),
         Builtin::new("proxy_internal_chunked", |r, out| {
-            let chunked = r.context::<Proxied>().and_then(|p| p.body).is_some_and(|body| body.chunked);
+            let chunked = r.proxied.body.is_some_and(|body| body.chunked);
             if chunked {
                 out.extend_from_slice(b"chunked");
             }
@@ -296,13 +296,13 @@ fn pass(cf: &mut Build, d: &Directive<'_>) -> Outcome {
 
 /// What a request that is passed on knows of it.
 #[derive(Default)]
-struct Proxied {
+pub struct Proxied {
     vars: Option<VarsRef>,
     body: Option<BodyFacts>,
 }
 
 fn with_vars(req: &Request, each: impl FnOnce(&Vars)) -> bool {
-    req.context::<Proxied>().and_then(|p| p.vars.as_ref()).map(|vars| each(vars)).is_some()
+    req.proxied.vars.as_ref().map(|vars| each(vars)).is_some()
 }
 
 /// The client's address behind those the request came with.
@@ -326,7 +326,7 @@ async fn proxy(req: &mut Request) -> Verdict {
         Ok(found) => found,
         Err(none) => return none.verdict(req),
     };
-    req.context_mut::<Proxied>().vars = Some(vars.clone());
+    req.proxied.vars = Some(vars.clone());
     let unbuffered = !*conf.upstream.request_buffering
         && conf.own.set_body.is_none()
         && *conf.upstream.pass_request_body
@@ -369,7 +369,7 @@ impl Protocol for Http {
         let own = self.conf.own.set_body.as_ref().map(|template| template.eval(req));
         let body = self.body(req, own.as_ref());
         self.chunks = body.chunked;
-        req.context_mut::<Proxied>().body = Some(body);
+        req.proxied.body = Some(body);
         let uri = proxy_request::write(req, self.conf, &self.vars, body, out)?;
         self.response.head_request =
             out.len() > 4 && out[..4].eq_ignore_ascii_case(b"HEAD") && out[4] == b' ';

@@ -1,13 +1,14 @@
 //! One request's way over the peers: attempts, what ends them, and what is told about them.
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::task::Poll;
 
 use super::client::Watch;
 use super::connect::{self, Link};
 use super::send::Sending;
 use super::settings::next;
-use super::{Fault, Head, Protocol, Settings, Target, show_url};
+use super::{Fault, Head, Protocol, Settings, Target, UpstreamUrl};
 use crate::http::headers::{EXPECT, SET_COOKIE};
 use crate::http::method::Method;
 use crate::http::module::Verdict;
@@ -245,8 +246,9 @@ impl<P: Protocol> Exchange<P> {
         }
     }
 
-    fn show(&self, req: &Request, peer: &str) {
-        show_url(req, self.target.schema, peer, &self.request[self.uri.clone()]);
+    fn show(&self, req: &mut Request, peer: &Arc<str>) {
+        let uri = &self.request[self.uri.clone()];
+        req.upstream_url = Some(UpstreamUrl::new(req, self.target.schema, peer.clone(), uri));
     }
 
     /// Milliseconds of the present attempt.

@@ -34,6 +34,7 @@ pub mod store;
 mod tests;
 pub mod tunnel;
 
+use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -239,19 +240,25 @@ fn without_spaces(text: &[u8]) -> &[u8] {
     &text[text.iter().take_while(|c| **c == b' ').count()..]
 }
 
-/// The upstream's address and URI for the log.
-pub(crate) fn show_url(req: &Request, schema: &str, peer: &str, uri: &[u8]) {
-    let mut url = req.upstream_url.borrow_mut();
-    url.clear();
-    url.reserve(schema.len() + peer.len() + 1 + uri.len());
-    url.push_str(schema);
-    url.push_str(peer);
-    if peer.starts_with("unix:") {
-        url.push(':');
+/// Where a request is passed to, for error log lines. Put together only when there is one.
+#[derive(Clone, Debug)]
+pub struct UpstreamUrl {
+    schema: &'static str,
+    peer: Arc<str>,
+    /// None: the URI as the client wrote it.
+    uri: Option<Box<[u8]>>,
+}
+
+impl UpstreamUrl {
+    fn new(req: &Request, schema: &'static str, peer: Arc<str>, uri: &[u8]) -> UpstreamUrl {
+        UpstreamUrl { schema, peer, uri: (uri != req.unparsed_uri()).then(|| uri.into()) }
     }
-    match std::str::from_utf8(uri) {
-        Ok(uri) => url.push_str(uri),
-        Err(_) => url.push_str(&String::from_utf8_lossy(uri)),
+
+    /// As it is logged.
+    pub fn shown<'a>(&'a self, req: &'a Request) -> impl fmt::Display + 'a {
+        let uri = self.uri.as_deref().unwrap_or_else(|| req.unparsed_uri());
+        let colon = if self.peer.starts_with("unix:") { ":" } else { "" };
+        fmt::from_fn(move |f| write!(f, "{}{}{colon}{}", self.schema, self.peer, crate::log::bytes(uri)))
     }
 }
 

@@ -388,7 +388,7 @@ const UNIQUE: [headers::Name; 11] = [
 const UNIQUE_BITS: u64 = {
     let (mut bits, mut i) = (0, 0);
     while i < UNIQUE.len() {
-        bits |= 1 << (UNIQUE[i].hash >> 1) % 64;
+        bits |= 1 << ((UNIQUE[i].hash >> 1) % 64);
         i += 1;
     }
     bits

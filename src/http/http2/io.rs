@@ -24,7 +24,7 @@ const HELD: usize = 64 << 10;
 #[derive(Default)]
 pub(super) struct Held {
     buffer: RefCell<Buffer>,
-    /// h2 was told to wait.
+    /// h2 was told to wait until all is written.
     full: Cell<bool>,
     /// Something was written since that was last asked.
     written: Cell<bool>,
@@ -52,6 +52,12 @@ impl Held {
         let flushed = conn.io.poll_flush(cx);
         ready!(self.limited(streams, cx, flushed))?;
         Poll::Ready(Ok(self.full.take()))
+    }
+
+    /// The same for h2, which waits for it: the connection's task, which writes the rest, polls it then.
+    fn poll_flush_for_h2(&self, streams: &Streams, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.full.set(true);
+        self.poll_flush(streams, cx).map_ok(drop)
     }
 
     /// Whether the client took something since the last call.
@@ -149,8 +155,7 @@ impl AsyncWrite for Wire {
                 0 if !bytes.is_empty() => {}
                 n => return Poll::Ready(Ok(n)),
             }
-            held.full.set(true);
-            ready!(held.poll_flush(&self.streams, cx))?;
+            ready!(held.poll_flush_for_h2(&self.streams, cx))?;
         }
     }
 
@@ -160,8 +165,10 @@ impl AsyncWrite for Wire {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.streams.held.poll_flush(&self.streams, cx))?;
+        let held = &self.streams.held;
+        ready!(held.poll_flush_for_h2(&self.streams, cx))?;
         let done = self.conn.io.poll_shutdown(cx);
-        self.streams.held.limited(&self.streams, cx, done)
+        held.full.set(done.is_pending());
+        held.limited(&self.streams, cx, done)
     }
 }

@@ -144,6 +144,15 @@ enum Protocol {
 impl Served {
     /// Ready at the connection's end.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
+        let ended = self.poll_turns(cx);
+        match ended {
+            Poll::Ready(_) => self.tasks.part(),
+            Poll::Pending => self.tasks.sleep(cx),
+        }
+        ended
+    }
+
+    fn poll_turns(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
         for _ in 0..TURNS {
             self.tasks.poll();
             if !self.tasks.take_protocol() {
@@ -153,11 +162,7 @@ impl Served {
                 return Poll::Ready(ended);
             }
         }
-        let ended = self.poll_rest(cx);
-        if ended.is_pending() {
-            self.tasks.sleep(cx);
-        }
-        ended
+        self.poll_rest(cx)
     }
 
     /// Lets h2 read and write, and takes in the streams that came.

@@ -111,6 +111,11 @@ impl Stream {
         Stream { handling: Some(handling), side: Side::Head(reply), shared, streams, stalled: None }
     }
 
+    /// Whether all of the response is with h2.
+    pub(super) fn is_over(&self) -> bool {
+        matches!(self.side, Side::Over)
+    }
+
     /// The response was cut off, or cannot be sent.
     fn broken(&mut self) -> Poll<Result<(), Gone>> {
         match &mut self.side {
@@ -211,7 +216,7 @@ impl Future for Stream {
         {
             self.handling = None;
         }
-        if !matches!(self.side, Side::Over) {
+        if !self.is_over() {
             if ready!(self.poll_send(cx)).is_err() {
                 return Poll::Ready(());
             }

@@ -123,6 +123,15 @@ impl Tasks {
         }
     }
 
+    /// The connection is over. Requests whose responses were sent go on without it (`post_action`).
+    pub(super) fn part(&mut self) {
+        for place in &mut self.places {
+            if let Some(stream) = place.stream.take_if(|stream| stream.is_over()) {
+                tokio::task::spawn_local(stream);
+            }
+        }
+    }
+
     /// Whether h2 is to be polled; then with the waker that [`Tasks::protocol`] gives.
     pub(super) fn take_protocol(&self) -> bool {
         std::mem::take(&mut lock(&self.notes).protocol)

@@ -362,6 +362,13 @@ async fn bare(site: &Site) -> h2::client::SendRequest<Bytes> {
 
 /// An upstream that answers one request on each connection with these bytes.
 fn upstream(answer: &'static str) -> std::net::SocketAddr {
+    let (say, told) = std::sync::mpsc::channel();
+    drop(say);
+    upstream_after(told, answer)
+}
+
+/// The same, once it is told to.
+fn upstream_after(told: std::sync::mpsc::Receiver<()>, answer: &'static str) -> std::net::SocketAddr {
     use std::io::{Read, Write};
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap();
@@ -373,6 +380,7 @@ fn upstream(answer: &'static str) -> std::net::SocketAddr {
                 stream.read_exact(&mut byte).unwrap();
                 head.push(byte[0]);
             }
+            let _ = told.recv();
             stream.write_all(answer.as_bytes()).unwrap();
         }
     });
@@ -408,13 +416,16 @@ fn early_hints_go_in_front_of_the_response() {
 }
 
 #[test]
-fn a_response_ends_with_its_last_frame_though_its_request_goes_on() {
-    // `post_action` waits for what never comes.
-    let never = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+fn a_request_goes_on_when_its_response_and_its_connection_are_over() {
+    let (say, told) = std::sync::mpsc::channel::<()>();
+    let after = upstream_after(told, "HTTP/1.1 204 No Content\r\n\r\n");
+    let folder = Folder::new();
+    let log = folder.path().join("access.log");
     let site = Site::new(&format!(
-        "server {{ LISTEN http2 on; location / {{ return 200 body; post_action /after; }}
-            location /after {{ proxy_pass http://{}; }} }}",
-        never.local_addr().unwrap()
+        "log_format after $status|$upstream_status; access_log {} after;
+        server {{ LISTEN http2 on; location / {{ return 200 body; post_action /after; }}
+            location /after {{ proxy_pass http://{after}; }} }}",
+        log.display()
     ));
     run(async {
         let mut client = bare(&site).await;
@@ -424,6 +435,13 @@ fn a_response_ends_with_its_last_frame_though_its_request_goes_on() {
         assert_eq!(body.data().await.unwrap().unwrap(), "body");
         assert!(body.is_end_stream());
     });
+    // With the runtime the connection went. What is logged is where the request came to.
+    say.send(()).unwrap();
+    let start = Instant::now();
+    while std::fs::read_to_string(&log).unwrap_or_default() != "204|204\n" {
+        assert!(start.elapsed() < Duration::from_secs(20), "{:?}", std::fs::read_to_string(&log));
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 #[test]

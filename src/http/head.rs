@@ -92,7 +92,9 @@ fn absolute_location(req: &mut Request) {
     req.response.location_absolute = true;
 }
 
+#[inline(always)]
 fn field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    out.reserve(name.len() + value.len() + 4);
     out.extend_from_slice(name);
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);

@@ -69,7 +69,9 @@ impl Display for RequestTail<'_> {
             write!(f, ", subrequest: \"{}\"", log::bytes(&req.uri))?;
         }
         if let Some(upstream) = &req.upstream_url {
-            write!(f, ", upstream: \"{}\"", upstream.shown(req))?;
+            f.write_str(", upstream: \"")?;
+            upstream.write(req, f)?;
+            f.write_str("\"")?;
         }
         if let Some(host) = req.header(HOST) {
             write!(f, ", host: \"{}\"", log::bytes(host))?;

@@ -26,6 +26,7 @@ impl Io {
     }
 
     /// Reads what is there into `buf`; 0 is the peer's end.
+    #[inline]
     pub fn poll_read(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
         match self {
             Io::Plain(s) => s.poll_read(cx, buf),
@@ -34,6 +35,7 @@ impl Io {
     }
 
     /// Ready when a read may bring something: to be asked before room is made for it.
+    #[inline]
     pub fn poll_worth_reading(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Io::Plain(s) => s.poll_read_ready(cx),

@@ -254,11 +254,11 @@ impl UpstreamUrl {
         UpstreamUrl { schema, peer, uri: (uri != req.unparsed_uri()).then(|| uri.into()) }
     }
 
-    /// As it is logged.
-    pub fn shown<'a>(&'a self, req: &'a Request) -> impl fmt::Display + 'a {
+    /// Writes it as it is logged.
+    pub fn write(&self, req: &Request, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let uri = self.uri.as_deref().unwrap_or_else(|| req.unparsed_uri());
         let colon = if self.peer.starts_with("unix:") { ":" } else { "" };
-        fmt::from_fn(move |f| write!(f, "{}{}{colon}{}", self.schema, self.peer, crate::log::bytes(uri)))
+        write!(f, "{}{}{colon}{}", self.schema, self.peer, crate::log::bytes(uri))
     }
 }
 

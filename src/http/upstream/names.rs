@@ -20,6 +20,7 @@ impl NameSet {
     }
 
     /// Whether `name`, whose [`hash`] is given, is in the set.
+    #[inline(always)]
     pub fn contains(&self, hash: u32, name: &[u8]) -> bool {
         self.bits & bit(hash) != 0 && self.names.iter().any(|(h, n)| *h == hash && same(n, name))
     }

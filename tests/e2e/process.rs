@@ -189,15 +189,16 @@ fn watched(pid: i32) -> BTreeSet<BTreeSet<String>> {
 fn connections_spread_over_the_threads() {
     let port = free_port();
     let server = Server::start("spread", &format!("worker_processes 2;\n{}", greeting(port, "x")));
-    greet(port);
+    // It stays: the number of a descriptor that is closed meanwhile would come again.
+    let _first = busy(&server, port);
     settled(server.worker());
     let before: BTreeSet<String> = watched(server.worker()).into_iter().flatten().collect();
-    let clients: Vec<_> = (0..64).map(|_| busy(&server, port)).collect();
+    let clients: Vec<_> = (1..64).map(|_| busy(&server, port)).collect();
     let threads = watched(server.worker());
     let mut counts: Vec<usize> = threads.iter().map(|thread| thread.difference(&before).count()).collect();
     counts.retain(|count| *count > 0);
     assert_eq!(counts.iter().sum::<usize>(), clients.len());
-    assert!(counts.len() == 2 && counts.iter().all(|count| (26..=38).contains(count)), "{counts:?}");
+    assert!(counts.len() == 2 && counts.iter().all(|count| (25..=38).contains(count)), "{counts:?}");
 }
 
 #[test]

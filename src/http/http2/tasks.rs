@@ -61,6 +61,8 @@ impl Wake for Bell {
 
 struct Place {
     stream: Option<Stream>,
+    /// It was not polled so far, but will be in this turn: what was noted was for the one before it.
+    fresh: bool,
     bell: Arc<Bell>,
     waker: Waker,
 }
@@ -94,10 +96,12 @@ impl Tasks {
             let at = self.places.len();
             let bell =
                 Arc::new(Bell { place: Some(at), noted: AtomicBool::new(false), notes: self.notes.clone() });
-            self.places.push(Place { stream: None, waker: Waker::from(bell.clone()), bell });
+            self.places.push(Place { stream: None, fresh: false, waker: Waker::from(bell.clone()), bell });
             at
         });
-        self.places[at].stream = Some(stream);
+        let place = &mut self.places[at];
+        place.stream = Some(stream);
+        place.fresh = true;
         self.turn.push(at);
     }
 
@@ -105,16 +109,18 @@ impl Tasks {
     pub(super) fn poll(&mut self) {
         {
             let mut notes = lock(&self.notes);
-            for &at in &notes.streams {
-                if let Some(place) = self.places.get(at) {
-                    place.bell.noted.store(false, Ordering::Relaxed);
+            for at in notes.streams.drain(..) {
+                // Wakers outlive their streams, and even the places.
+                let Some(place) = self.places.get(at) else { continue };
+                place.bell.noted.store(false, Ordering::Relaxed);
+                if place.stream.is_some() && !place.fresh {
+                    self.turn.push(at);
                 }
             }
-            self.turn.append(&mut notes.streams);
         }
         for at in self.turn.drain(..) {
-            // Wakers outlive their streams, and even the places.
-            let Some(Place { stream, waker, .. }) = self.places.get_mut(at) else { continue };
+            let Place { stream, fresh, waker, .. } = &mut self.places[at];
+            *fresh = false;
             let Some(running) = stream else { continue };
             if Pin::new(running).poll(&mut Context::from_waker(waker)).is_ready() {
                 *stream = None;
@@ -149,6 +155,13 @@ impl Tasks {
             self.free = Vec::new();
         }
         let mut notes = lock(&self.notes);
+        // h2 wakes a stream for the window that its last frame was given.
+        notes.streams.retain(|&at| {
+            let Some(place) = self.places.get(at) else { return false };
+            let runs = place.stream.is_some();
+            place.bell.noted.store(runs, Ordering::Relaxed);
+            runs
+        });
         if notes.protocol || !notes.streams.is_empty() || !self.turn.is_empty() {
             cx.waker().wake_by_ref();
             return;

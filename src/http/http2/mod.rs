@@ -2,7 +2,8 @@
 //!
 //! A connection is one task, which polls h2 and the streams. A stream's future drives the phases, which fill a queue;
 //! after each of their steps it gives h2 what is there, so that the end of a short response goes with its last frame
-//! of body.
+//! of body. While other streams have their answers still to come, what there is to send waits until the thread has
+//! looked at its sockets once more.
 //!
 //! Windows: a client may send 256 KiB of a request's body, and 16 MiB on a connection, before the handler takes any;
 //! `http2_body_preread_size`, where it is said, is a stream's window. nginx begins with 64 KiB and opens the window
@@ -100,7 +101,7 @@ pub async fn serve(conn: Rc<Connection>, http: &'static Http) {
     conn.deadline.set(*conn.default_server(http).srv.core.client_header_timeout);
     let wire = io::Wire::new(conn.clone(), streams.clone());
     let protocol = Protocol::Handshake(Box::new(builder(&conn, http).handshake(wire)));
-    let mut served = Box::new(Served { streams, tasks: Tasks::new(), protocol, told: false });
+    let mut served = Box::new(Served { streams, tasks: Tasks::new(), protocol, told: false, waits: false });
     if let Err(error) = std::future::poll_fn(|cx| served.poll(cx)).await {
         conn.log(Level::Info, None, "processing HTTP/2 connection", format_args!("{error}"));
     }
@@ -132,6 +133,8 @@ struct Served {
     protocol: Protocol,
     /// The client was told that the connection takes leave.
     told: bool,
+    /// What there is to send waits for more.
+    waits: bool,
 }
 
 enum Protocol {
@@ -144,6 +147,9 @@ enum Protocol {
 impl Served {
     /// Ready at the connection's end.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
+        if !self.poll_streams(cx) {
+            return Poll::Pending;
+        }
         let ended = self.poll_turns(cx);
         match ended {
             Poll::Ready(_) => self.tasks.part(),
@@ -152,15 +158,27 @@ impl Served {
         ended
     }
 
+    /// Polls streams, and leaves what they have to send for the next time, where others may have something by then:
+    /// one write for many. True: there is nothing to wait for.
+    fn poll_streams(&mut self, cx: &mut Context<'_>) -> bool {
+        self.tasks.poll();
+        let more = self.streams.active.get() > 0 && self.tasks.wants_protocol();
+        self.waits = more && !self.waits;
+        if self.waits {
+            self.tasks.yield_now(cx);
+        }
+        !self.waits
+    }
+
     fn poll_turns(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
         for _ in 0..TURNS {
-            self.tasks.poll();
             if !self.tasks.take_protocol() {
                 break;
             }
             if let Poll::Ready(ended) = self.poll_protocol() {
                 return Poll::Ready(ended);
             }
+            self.tasks.poll();
         }
         self.poll_rest(cx)
     }

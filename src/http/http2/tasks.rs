@@ -3,7 +3,8 @@
 //! A stream that is woken is noted, and the task polls those that are noted, then h2, which so has the frames of
 //! several streams to write. A task for each stream would cost more than the stream.
 
-use std::pin::Pin;
+use std::future::Future;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Wake, Waker};
@@ -138,7 +139,12 @@ impl Tasks {
         }
     }
 
-    /// Whether h2 is to be polled; then with the waker that [`Tasks::protocol`] gives.
+    /// Whether h2 is to be polled.
+    pub(super) fn wants_protocol(&self) -> bool {
+        lock(&self.notes).protocol
+    }
+
+    /// The same, which then is done, with the waker that [`Tasks::protocol`] gives.
     pub(super) fn take_protocol(&self) -> bool {
         std::mem::take(&mut lock(&self.notes).protocol)
     }
@@ -146,6 +152,15 @@ impl Tasks {
     /// What h2 wakes.
     pub(super) fn protocol(&self) -> Waker {
         self.protocol.clone()
+    }
+
+    /// The task is polled again once the thread has looked at its sockets, whatever is noted by then.
+    pub(super) fn yield_now(&mut self, cx: &mut Context<'_>) {
+        // What it wakes, it wakes then: it need not live so long.
+        let again = pin!(tokio::task::yield_now());
+        if again.poll(cx).is_ready() {
+            cx.waker().wake_by_ref();
+        }
     }
 
     /// The connection's task has nothing to do until something is noted.

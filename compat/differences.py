@@ -41,7 +41,7 @@ DIFFERENCES = [
                "spoken; rustls has no connection yet", (r"^TLSv1.3 - 500 \"-\" NONE", r'- - 500 "-" -')),
 ] + [
     Difference("http2/" + case, field,
-               "hyper ends such a stream with RST_STREAM (PROTOCOL_ERROR), as RFC 9113, section 8.1.1 has it, before "
+               "h2 ends such a stream with RST_STREAM (PROTOCOL_ERROR), as RFC 9113, section 8.1.1 has it, before "
                "there is a request; nginx answers 400")
     for case, fields in (("no path", ("client", "access.log", "error.log", "h2.log")),
                          ("length and body differ", ("client", "access.log", "error.log")))

@@ -38,7 +38,7 @@ pub struct RequestBody {
     /// The clock runs for the next piece.
     pub waiting: bool,
     /// HTTP/2: where its frames come from.
-    pub frames: Option<Box<hyper::body::Incoming>>,
+    pub frames: Option<h2::RecvStream>,
     /// HTTP/2: when the next of them must come. Over HTTP/1 the connection's own deadline is used.
     pub deadline: Option<crate::net::Deadline>,
 }

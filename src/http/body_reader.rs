@@ -4,12 +4,8 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
-
-use bytes::Bytes;
-use http_body_util::BodyExt;
 
 use super::body::TempFile;
 use super::body_splice;
@@ -20,6 +16,7 @@ use super::modules::core::BodyInFile;
 use super::request::{BodyLength, Request, Version};
 use crate::log::Level;
 use crate::net::Buffer;
+use bytes::Bytes;
 
 /// Bytes read at a time.
 const PIECE: usize = 16 << 10;
@@ -139,16 +136,15 @@ const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 fn poll_frame(req: &mut Request, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Verdict>> {
     loop {
         let Some(frames) = &mut req.body.frames else { return Poll::Ready(Ok(None)) };
-        let mut next = frames.frame();
-        match Pin::new(&mut next).poll(cx) {
+        match frames.poll_data(cx) {
             Poll::Ready(None) => {
                 req.body.complete = true;
                 return Poll::Ready(Ok(None));
             }
-            Poll::Ready(Some(Ok(frame))) => {
-                if let Ok(data) = frame.into_data()
-                    && !data.is_empty()
-                {
+            Poll::Ready(Some(Ok(data))) => {
+                // The client may send as much again; it fails where the stream is over.
+                let _ = frames.flow_control().release_capacity(data.len());
+                if !data.is_empty() {
                     deadline(req).clear();
                     req.body.waiting = false;
                     return Poll::Ready(Ok(Some(data)));
@@ -161,11 +157,10 @@ fn poll_frame(req: &mut Request, cx: &mut Context<'_>) -> Poll<Result<Option<Byt
 }
 
 /// A stream that its client reset, or ended before all of the body was there.
-fn cut_off(req: &Request, error: &hyper::Error) -> Verdict {
-    let why = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+fn cut_off(req: &Request, error: &h2::Error) -> Verdict {
     match req.body_length {
-        // So h2 tells a reset that came from one that it made itself.
-        BodyLength::Known(length) if why.starts_with("stream error detected") => {
+        // A body of another length than was said: then it is h2 that ends the stream.
+        BodyLength::Known(length) if error.is_reset() && error.is_library() => {
             let seen = req.body.length;
             let text = "client prematurely closed stream: only";
             req.log(

@@ -265,6 +265,12 @@ pub async fn plain_on_tls(conn: Rc<Connection>, http: &'static Http) {
 impl Request {
     /// A request that begins on `conn`, with the server that the address chooses.
     pub fn new(conn: Rc<Connection>, http: &'static Http) -> Request {
+        Request::to(Output::http1(), conn, http)
+    }
+
+    /// The same, whose response goes there.
+    #[inline]
+    pub(super) fn to(out: Output, conn: Rc<Connection>, http: &'static Http) -> Request {
         let server = conn.default_server(http);
         Request {
             http,
@@ -311,7 +317,7 @@ impl Request {
             upstream_headers: Headers::new(),
             upstream_trailers: Headers::new(),
             response: Default::default(),
-            out: Output::http1(),
+            out,
             userid: Default::default(),
             proxied: Default::default(),
             contexts: Vec::new(),

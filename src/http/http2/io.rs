@@ -1,15 +1,15 @@
-//! A connection's bytes as hyper wants them.
+//! A connection's bytes as h2 wants them.
 //!
-//! hyper flushes after every frame of body. What it writes is held here until it has nothing more to say, so that the
+//! h2 flushes after every frame of body. What it writes is held here until it has nothing more to say, so that the
 //! answers of several streams leave in one write, and in one record of TLS.
 
 use std::cell::{Cell, RefCell};
-use std::io::{self, IoSlice};
+use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use hyper::rt::{Read, ReadBufCursor, Write};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::Streams;
 use crate::http::connection::Connection;
@@ -24,7 +24,7 @@ const HELD: usize = 64 << 10;
 #[derive(Default)]
 pub(super) struct Held {
     buffer: RefCell<Buffer>,
-    /// hyper was told to wait.
+    /// h2 was told to wait until all is written.
     full: Cell<bool>,
     /// Something was written since that was last asked.
     written: Cell<bool>,
@@ -35,7 +35,7 @@ pub(super) struct Held {
 // === impl Held ===
 
 impl Held {
-    /// Writes everything that is held; hyper is to be polled again where that gave it room: then true.
+    /// Writes everything that is held; h2 is to be polled again where that gave it room: then true.
     pub(super) fn poll_flush(&self, streams: &Streams, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         let conn = &streams.conn;
         let mut buffer = self.buffer.borrow_mut();
@@ -52,6 +52,12 @@ impl Held {
         let flushed = conn.io.poll_flush(cx);
         ready!(self.limited(streams, cx, flushed))?;
         Poll::Ready(Ok(self.full.take()))
+    }
+
+    /// The same for h2, which waits for it: the connection's task, which writes the rest, polls it then.
+    fn poll_flush_for_h2(&self, streams: &Streams, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.full.set(true);
+        self.poll_flush(streams, cx).map_ok(drop)
     }
 
     /// Whether the client took something since the last call.
@@ -82,24 +88,18 @@ impl Held {
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 
-    fn push(&self, pieces: &[&[u8]]) -> usize {
+    /// Takes as much as there is room for.
+    fn push(&self, bytes: &[u8]) -> usize {
         let mut buffer = self.buffer.borrow_mut();
-        let mut room = HELD.saturating_sub(buffer.len());
-        let mut taken = 0;
-        for piece in pieces {
-            let piece = &piece[..piece.len().min(room)];
-            if buffer.spare().len() < piece.len() {
-                buffer.compact();
-                if buffer.spare().len() < piece.len() {
-                    // All at once: what comes out of the pool costs the same, whatever its size.
-                    buffer.grow(HELD);
-                }
+        let n = bytes.len().min(HELD.saturating_sub(buffer.len()));
+        if buffer.spare().len() < n {
+            buffer.compact();
+            if buffer.spare().len() < n {
+                // All at once: what comes out of the pool costs the same, whatever its size.
+                buffer.grow(HELD);
             }
-            buffer.push(piece);
-            room -= piece.len();
-            taken += piece.len();
         }
-        taken
+        buffer.push(&bytes[..n])
     }
 }
 
@@ -115,34 +115,20 @@ impl Wire {
     pub(super) fn new(conn: Rc<Connection>, streams: Rc<Streams>) -> Wire {
         Wire { conn, streams }
     }
-
-    fn hold(&self, cx: &mut Context<'_>, pieces: &[&[u8]]) -> Poll<io::Result<usize>> {
-        let held = &self.streams.held;
-        if pieces.iter().all(|piece| piece.is_empty()) {
-            return Poll::Ready(Ok(0));
-        }
-        loop {
-            match held.push(pieces) {
-                0 => {}
-                n => return Poll::Ready(Ok(n)),
-            }
-            held.full.set(true);
-            ready!(held.poll_flush(&self.streams, cx))?;
-        }
-    }
 }
 
-impl Read for Wire {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        mut room: ReadBufCursor<'_>,
-    ) -> Poll<io::Result<()>> {
+impl AsyncRead for Wire {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, room: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let mut buffer = self.conn.buffer.borrow_mut();
         if buffer.is_empty() {
+            // h2 asks again after each request that it gave.
+            if self.streams.dry.get() {
+                return Poll::Pending;
+            }
             let mut fresh = Buffer::with_capacity(PIECE);
-            let n = ready!(self.conn.io.poll_read(cx, fresh.spare()))?;
-            fresh.filled(n);
+            let read = self.conn.io.poll_read(cx, fresh.spare());
+            self.streams.dry.set(read.is_pending());
+            fresh.filled(ready!(read)?);
             *buffer = fresh;
         }
         let n = buffer.len().min(room.remaining());
@@ -159,35 +145,30 @@ impl Read for Wire {
     }
 }
 
-impl Write for Wire {
+impl AsyncWrite for Wire {
+    /// Of several pieces h2 makes one, where they are short: without vectored writes a short frame of body is no
+    /// write of its own.
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.hold(cx, &[bytes])
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        pieces: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match pieces {
-            [one] => self.hold(cx, &[one]),
-            [one, two] => self.hold(cx, &[one, two]),
-            more => self.hold(cx, &more.iter().map(|piece| &**piece).collect::<Vec<_>>()),
+        let held = &self.streams.held;
+        loop {
+            match held.push(bytes) {
+                0 if !bytes.is_empty() => {}
+                n => return Poll::Ready(Ok(n)),
+            }
+            ready!(held.poll_flush_for_h2(&self.streams, cx))?;
         }
     }
 
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    /// The connection's task flushes when hyper is done.
+    /// The connection's task flushes when h2 is done.
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.streams.held.poll_flush(&self.streams, cx))?;
+        let held = &self.streams.held;
+        ready!(held.poll_flush_for_h2(&self.streams, cx))?;
         let done = self.conn.io.poll_shutdown(cx);
-        self.streams.held.limited(&self.streams, cx, done)
+        held.full.set(done.is_pending());
+        held.limited(&self.streams, cx, done)
     }
 }

@@ -1,27 +1,31 @@
-//! HTTP/2 on the client's side: hyper speaks it (RFC 9113), requests run as over HTTP/1.
+//! HTTP/2 on the client's side: h2 speaks it (RFC 9113), requests run as over HTTP/1.
 //!
-//! A stream is one task. Its future drives the phases until the response's head is there; the same future then moves
-//! into the response's body and goes on there, filling the queue that the body gives frames from.
+//! A connection is one task, which polls h2 and the streams. A stream's future drives the phases, which fill a queue;
+//! after each of their steps it gives h2 what is there, so that the end of a short response goes with its last frame
+//! of body. While other streams have their answers still to come, what there is to send waits until the thread has
+//! looked at its sockets once more.
 //!
 //! Windows: a client may send 256 KiB of a request's body, and 16 MiB on a connection, before the handler takes any;
 //! `http2_body_preread_size`, where it is said, is a stream's window. nginx begins with 64 KiB and opens the window
-//! to its end once a body is read; hyper keeps it as it is.
+//! to its end once a body is read; here it stays as it is.
 
-mod head;
 mod io;
+mod request;
+mod response;
 mod stream;
-mod watch;
+mod tasks;
 
 #[cfg(test)]
 mod tests;
 
 use std::cell::Cell;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Poll, ready};
+use std::task::{Context, Poll, ready};
 
-use hyper::body::Incoming;
-use hyper::server::conn::http2::Builder;
-use hyper::service::Service;
+use bytes::Bytes;
+use h2::RecvStream;
+use h2::server::{Builder, Handshake, SendResponse};
 
 use super::Http;
 use super::connection::Connection;
@@ -29,20 +33,27 @@ use super::output::Output;
 use super::request::{Request, Version};
 use super::{phases, read_head};
 use crate::log::Level;
-use crate::net::Buffer;
+use crate::net::{Buffer, Deadline};
+use crate::process::memory::boxed;
 pub use stream::Writer;
 use stream::{Shared, Stream};
+use tasks::Tasks;
 
+/// How often streams and h2 have their turns before other connections have theirs: requests that came send theirs
+/// upstream in the second, and are answered in it where nothing is waited for.
+const TURNS: usize = 2;
 /// What every HTTP/2 connection begins with (RFC 9113, section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Bytes of a request's body before it is asked for.
 const STREAM_WINDOW: u32 = 256 << 10;
 /// The same of all requests of a connection.
 const CONNECTION_WINDOW: u32 = 16 << 20;
-/// Bytes of a response that hyper takes before they are sent.
+/// Bytes of a response that h2 takes before they are sent.
 const SEND_BUFFER: usize = 128 << 10;
+/// Bytes of a frame that a client may send (RFC 9113, section 4.2).
+const MAX_FRAME: u32 = 16 << 10;
 /// Milliseconds in which a connection that takes leave must take something more of what is left, once its streams are
-/// over. nginx closes at once; hyper waits for the client's word first.
+/// over. nginx closes at once; h2 waits for the client's word first.
 const FAREWELL: u64 = 1_000;
 
 /// Whether HTTP/2 may be spoken on a connection: by its server, or by its `listen`.
@@ -77,72 +88,161 @@ pub async fn has_preface(conn: &Connection, http: &'static Http) -> bool {
 
 /// Serves requests until the connection ends.
 pub async fn serve(conn: Rc<Connection>, http: &'static Http) {
-    let shared = Rc::new(Streams {
+    let streams = Rc::new(Streams {
         conn: conn.clone(),
         http,
         active: Cell::new(0),
         leaving: Cell::new(false),
+        dry: Cell::new(false),
         held: io::Held::default(),
+        authority: request::Authority::default(),
     });
     conn.set_nodelay();
+    conn.deadline.set(*conn.default_server(http).srv.core.client_header_timeout);
+    let wire = io::Wire::new(conn.clone(), streams.clone());
+    let protocol = Protocol::Handshake(Box::new(builder(&conn, http).handshake(wire)));
+    let mut served = Box::new(Served { streams, tasks: Tasks::new(), protocol, told: false, waits: false });
+    if let Err(error) = std::future::poll_fn(|cx| served.poll(cx)).await {
+        conn.log(Level::Info, None, "processing HTTP/2 connection", format_args!("{error}"));
+    }
+}
+
+/// What the connection's server says of HTTP/2.
+fn builder(conn: &Connection, http: &'static Http) -> Builder {
     let srv = &conn.default_server(http).srv;
-    conn.deadline.set(*srv.core.client_header_timeout);
     let (number, size) = *srv.core.large_client_header_buffers;
     let window = |size: &crate::conf::Setting<usize>| u32::try_from(**size).unwrap_or(STREAM_WINDOW);
-    let mut builder = Builder::new(watch::Tasks);
+    let mut builder = Builder::new();
     builder
-        .auto_date_header(false)
         .max_concurrent_streams(u32::try_from(*srv.v2.max_concurrent_streams).unwrap_or(u32::MAX))
         .max_header_list_size(u32::try_from(number.saturating_mul(size)).unwrap_or(u32::MAX))
-        .max_send_buf_size(SEND_BUFFER)
+        .max_frame_size(MAX_FRAME)
+        .max_send_buffer_size(SEND_BUFFER)
         .initial_connection_window_size(CONNECTION_WINDOW)
-        .initial_stream_window_size(match srv.v2.body_preread_size.is_set() {
+        .initial_window_size(match srv.v2.body_preread_size.is_set() {
             true => window(&srv.v2.body_preread_size),
             false => STREAM_WINDOW,
         });
-    let wire = io::Wire::new(conn.clone(), shared.clone());
-    let mut connection = Box::pin(builder.serve_connection(wire, Begin(shared.clone())));
-    let mut told = false;
-    let ended = std::future::poll_fn(|cx| {
-        loop {
-            if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
+    builder
+}
+
+/// A connection while it is served.
+struct Served {
+    streams: Rc<Streams>,
+    tasks: Tasks,
+    protocol: Protocol,
+    /// The client was told that the connection takes leave.
+    told: bool,
+    /// What there is to send waits for more.
+    waits: bool,
+}
+
+enum Protocol {
+    Handshake(Box<Handshake<io::Wire, Bytes>>),
+    Open(Box<h2::server::Connection<io::Wire, Bytes>>),
+}
+
+// === impl Served ===
+
+impl Served {
+    /// Ready at the connection's end.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
+        if !self.poll_streams(cx) {
+            return Poll::Pending;
+        }
+        let ended = self.poll_turns(cx);
+        match ended {
+            Poll::Ready(_) => self.tasks.part(),
+            Poll::Pending => self.tasks.sleep(cx),
+        }
+        ended
+    }
+
+    /// Polls streams, and leaves what they have to send for the next time, where others may have something by then:
+    /// one write for many. True: there is nothing to wait for.
+    fn poll_streams(&mut self, cx: &mut Context<'_>) -> bool {
+        self.tasks.poll();
+        let more = self.streams.active.get() > 0 && self.tasks.wants_protocol();
+        self.waits = more && !self.waits;
+        if self.waits {
+            self.tasks.yield_now(cx);
+        }
+        !self.waits
+    }
+
+    fn poll_turns(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
+        for _ in 0..TURNS {
+            if !self.tasks.take_protocol() {
+                break;
+            }
+            if let Poll::Ready(ended) = self.poll_protocol() {
                 return Poll::Ready(ended);
             }
-            if shared.leaving.get() && !told {
-                told = true;
-                connection.as_mut().graceful_shutdown();
-                shared.rest();
-                continue;
-            }
-            if conn.deadline.expired() {
-                if told && shared.held.progress() {
-                    shared.rest();
-                    continue;
+            self.tasks.poll();
+        }
+        self.poll_rest(cx)
+    }
+
+    /// Lets h2 read and write, and takes in the streams that came.
+    fn poll_protocol(&mut self) -> Poll<Result<(), h2::Error>> {
+        let waker = self.tasks.protocol();
+        let cx = &mut Context::from_waker(&waker);
+        self.streams.dry.set(false);
+        loop {
+            match &mut self.protocol {
+                Protocol::Handshake(handshake) => {
+                    let mut connection = Box::new(ready!(Pin::new(handshake).poll(cx))?);
+                    if self.told {
+                        connection.graceful_shutdown();
+                    }
+                    self.protocol = Protocol::Open(connection);
                 }
-                if told {
+                Protocol::Open(connection) => match ready!(pin!(connection.accept()).poll(cx)) {
+                    Some(Ok((request, reply))) => self.tasks.add(self.streams.begin(request, reply)),
+                    Some(Err(error)) => return Poll::Ready(Err(error)),
+                    None => return Poll::Ready(Ok(())),
+                },
+            }
+        }
+    }
+
+    /// What is not h2's: leave-taking, deadlines, and writing what is held.
+    fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
+        let streams = self.streams.clone();
+        let deadline = &streams.conn.deadline;
+        loop {
+            if deadline.expired() {
+                if !self.told {
+                    streams.leaving.set(true);
+                } else if !streams.held.progress() {
                     return Poll::Ready(Ok(()));
+                } else {
+                    streams.rest();
                 }
-                shared.leaving.set(true);
-                continue;
             }
-            match shared.held.poll_flush(&shared, cx) {
-                Poll::Ready(Ok(true)) => continue,
+            if streams.leaving.get() && !self.told {
+                self.told = true;
+                if let Protocol::Open(connection) = &mut self.protocol {
+                    connection.graceful_shutdown();
+                }
+                streams.rest();
+                if let Poll::Ready(ended) = self.poll_protocol() {
+                    return Poll::Ready(ended);
+                }
+            }
+            match streams.held.poll_flush(&streams, cx) {
+                // h2 had to wait for room.
+                Poll::Ready(Ok(true)) => match self.poll_protocol() {
+                    Poll::Ready(ended) => return Poll::Ready(ended),
+                    Poll::Pending => continue,
+                },
                 Poll::Ready(Ok(false)) | Poll::Pending => {}
                 // It is known, or logged already.
                 Poll::Ready(Err(_)) => return Poll::Ready(Ok(())),
             }
-            return conn.deadline.poll_expired(cx).map(|()| Ok(()));
+            ready!(deadline.poll_expired(cx));
         }
-    });
-    if let Err(error) = ended.await {
-        conn.log(Level::Info, None, "processing HTTP/2 connection", format_args!("{}", words(&error)));
     }
-}
-
-/// What is behind an error of hyper's.
-fn words(error: &hyper::Error) -> String {
-    let source = std::error::Error::source(error);
-    source.map_or_else(|| error.to_string(), ToString::to_string)
 }
 
 /// The streams of one connection.
@@ -153,12 +253,12 @@ struct Streams {
     active: Cell<usize>,
     /// No more requests are wanted.
     leaving: Cell<bool>,
+    /// In this turn of h2's there is nothing to read any more; h2's waker knows.
+    dry: Cell<bool>,
     /// What was not written yet.
     held: io::Held,
+    authority: request::Authority,
 }
-
-/// Begins streams: what hyper calls.
-struct Begin(Rc<Streams>);
 
 // === impl Streams ===
 
@@ -168,6 +268,30 @@ impl Streams {
         if self.conn.requests.get() == 0 {
             self.rest();
         }
+    }
+
+    /// A request came: its stream.
+    fn begin(self: &Rc<Self>, mut head: http::Request<RecvStream>, reply: SendResponse<Bytes>) -> Stream {
+        self.begun();
+        let shared = Rc::new(Shared::default());
+        let out = Output::http2(Writer::new(shared.clone()));
+        // The room first: then it is made where it stays.
+        let room = Box::new_uninit();
+        let mut req = Box::write(room, Request::to(out, self.conn.clone(), self.http));
+        req.count_reading();
+        req.version = Version::Http2;
+        let mut running = Running { req, streams: self.clone(), ended: false };
+        let req = &mut running.req;
+        // What would follow a CONNECT is no body.
+        let ended = *head.method() == http::Method::CONNECT || head.body().is_end_stream();
+        let read = request::read(req, &head, ended, &self.authority);
+        shared.keep_map(std::mem::take(head.headers_mut()));
+        if !ended {
+            req.body.frames = Some(head.into_body());
+            req.body.deadline = Some(Deadline::never());
+        }
+        let handling = boxed(|| async move { running.answer(read).await });
+        Stream::new(self.clone(), shared, reply, handling)
     }
 
     /// Where no stream is left the connection waits for the next one, or for its end.
@@ -202,26 +326,6 @@ impl Streams {
             // Due at once: the connection takes leave.
             self.conn.deadline.set(0);
         }
-    }
-}
-
-impl Service<hyper::Request<Incoming>> for Begin {
-    type Response = hyper::Response<Stream>;
-    type Error = stream::Broken;
-    type Future = stream::Answer;
-
-    fn call(&self, request: hyper::Request<Incoming>) -> stream::Answer {
-        let streams = &self.0;
-        streams.begun();
-        let mut req = Box::new(Request::new(streams.conn.clone(), streams.http));
-        req.count_reading();
-        let shared = Rc::new(Shared::default());
-        req.version = Version::Http2;
-        req.out = Output::http2(Writer::new(shared.clone()));
-        let mut running = Running { req, streams: streams.clone(), ended: false };
-        let (parts, body) = request.into_parts();
-        let read = head::read(&mut running.req, &parts, body);
-        stream::Answer::new(shared, Box::pin(async move { running.answer(read).await }))
     }
 }
 

@@ -350,3 +350,138 @@ fn an_idle_connection_is_closed_though_its_client_says_nothing() {
     client.read_to_end(&mut all).unwrap();
     assert!(memchr::memmem::find(&all, b"GET / HTTP/2.0|h2c|a.test").is_some());
 }
+
+// === h2's client: what hyper's does not show ===
+
+async fn bare(site: &Site) -> h2::client::SendRequest<Bytes> {
+    let stream = TcpStream::connect(site.addr).await.unwrap();
+    let (client, connection) = h2::client::handshake(stream).await.unwrap();
+    tokio::spawn(connection);
+    client.ready().await.unwrap()
+}
+
+/// An upstream that answers one request on each connection with these bytes.
+fn upstream(answer: &'static str) -> std::net::SocketAddr {
+    let (say, told) = std::sync::mpsc::channel();
+    drop(say);
+    upstream_after(told, answer)
+}
+
+/// The same, once it is told to.
+fn upstream_after(told: std::sync::mpsc::Receiver<()>, answer: &'static str) -> std::net::SocketAddr {
+    use std::io::{Read, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                stream.read_exact(&mut byte).unwrap();
+                head.push(byte[0]);
+            }
+            let _ = told.recv();
+            stream.write_all(answer.as_bytes()).unwrap();
+        }
+    });
+    addr
+}
+
+#[test]
+fn early_hints_go_in_front_of_the_response() {
+    let app = upstream(
+        "HTTP/1.1 103 Early\r\nLink: </a.css>\r\nConnection: x\r\n\r\n\
+         HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nend",
+    );
+    let site = Site::new(&format!(
+        "server {{ LISTEN http2 on; location / {{ proxy_pass http://{app}; early_hints $http_wants; }} }}"
+    ));
+    run(async {
+        let mut client = bare(&site).await;
+        for wants in [true, false] {
+            let asked = Request::get("http://a.test/").header("wants", if wants { "1" } else { "0" });
+            let (mut response, _) = client.send_request(asked.body(()).unwrap(), true).unwrap();
+            let hints = std::future::poll_fn(|cx| response.poll_informational(cx)).await;
+            assert_eq!(hints.is_some(), wants);
+            if let Some(hints) = hints {
+                let hints = hints.unwrap();
+                assert_eq!((hints.status().as_u16(), hints.headers().len()), (103, 1));
+                assert_eq!(hints.headers()["link"], "</a.css>");
+            }
+            let mut response = response.await.unwrap();
+            assert_eq!(response.status(), 200);
+            assert_eq!(response.body_mut().data().await.unwrap().unwrap(), "end");
+        }
+    });
+}
+
+#[test]
+fn a_request_goes_on_when_its_response_and_its_connection_are_over() {
+    let (say, told) = std::sync::mpsc::channel::<()>();
+    let after = upstream_after(told, "HTTP/1.1 204 No Content\r\n\r\n");
+    let folder = Folder::new();
+    let log = folder.path().join("access.log");
+    let site = Site::new(&format!(
+        "log_format after $status|$upstream_status; access_log {} after;
+        server {{ LISTEN http2 on; location / {{ return 200 body; post_action /after; }}
+            location /after {{ proxy_pass http://{after}; }} }}",
+        log.display()
+    ));
+    run(async {
+        let mut client = bare(&site).await;
+        let asked = Request::get("http://a.test/").body(()).unwrap();
+        let (response, _) = client.send_request(asked, true).unwrap();
+        let mut body = response.await.unwrap().into_body();
+        assert_eq!(body.data().await.unwrap().unwrap(), "body");
+        assert!(body.is_end_stream());
+    });
+    // With the runtime the connection went. What is logged is where the request came to.
+    say.send(()).unwrap();
+    let start = Instant::now();
+    while std::fs::read_to_string(&log).unwrap_or_default() != "204|204\n" {
+        assert!(start.elapsed() < Duration::from_secs(20), "{:?}", std::fs::read_to_string(&log));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_body_that_its_client_gives_up_is_no_whole_one() {
+    let log = Folder::new();
+    let path = log.path().join("access.log");
+    let site = Site::new(&format!(
+        "access_log {}; server {{ LISTEN http2 on; location / {{ proxy_pass http://{}; }} }}",
+        path.display(),
+        upstream("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+    ));
+    run(async {
+        let mut client = bare(&site).await;
+        let asked = Request::post("http://a.test/").body(()).unwrap();
+        let (response, mut body) = client.send_request(asked, false).unwrap();
+        body.send_data("some".into(), false).unwrap();
+        body.send_reset(h2::Reason::CANCEL);
+        assert!(response.await.is_err());
+        let start = Instant::now();
+        while !std::fs::read_to_string(&path).unwrap_or_default().contains("\"POST / HTTP/2.0\" 499 ") {
+            assert!(start.elapsed() < Duration::from_secs(20), "not logged");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+}
+
+#[test]
+fn many_streams_at_once_are_all_answered() {
+    let site = Site::new(BASIC);
+    run(async {
+        let client = connect(&site, |_| {}).await;
+        for _ in 0..3 {
+            let asked = (0..100).map(|n| {
+                let mut client = client.clone();
+                tokio::spawn(async move { get(&mut client, &format!("/{n}")).await.1 })
+            });
+            for (n, answer) in asked.collect::<Vec<_>>().into_iter().enumerate() {
+                let body = answer.await.unwrap();
+                assert!(body.starts_with(format!("GET /{n} HTTP/2.0|").as_bytes()), "{n}: {body:?}");
+            }
+        }
+    });
+}

@@ -45,10 +45,10 @@ impl Module for EarlyHints {
     };
 }
 
-/// Whether this request's client is to see hints. hyper cannot send interim responses to HTTP/2 clients.
+/// Whether this request's client is to see hints.
 pub fn wanted(req: &Request) -> bool {
     let holds = |condition: &Template| !matches!(&condition.eval(req)[..], b"" | b"0");
-    req.version == Version::Http11
+    req.version >= Version::Http11
         && !req.is_subrequest()
         && !req.post_action
         && req.conf.early_hints.conditions.iter().any(holds)
@@ -60,6 +60,13 @@ pub fn poll_send<'a>(
     cx: &mut Context<'_>,
     fields: impl Iterator<Item = (&'a [u8], &'a [u8])>,
 ) -> Poll<Result<(), Gone>> {
+    let mut fields = fields.peekable();
+    if let Kind::Http2(writer) = &mut req.out.kind {
+        if fields.peek().is_some() {
+            writer.send_hints(fields);
+        }
+        return Poll::Ready(Ok(()));
+    }
     let mut text = b"HTTP/1.1 103 Early Hints\r\n".to_vec();
     let empty = text.len();
     for (name, value) in fields {

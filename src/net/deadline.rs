@@ -219,7 +219,8 @@ impl Deadline {
     /// Comes due in `ms` milliseconds from now.
     pub fn set(&self, ms: u64) {
         TIMERS.with(|t| {
-            let at = t.now().saturating_add(ms.max(1));
+            // The clock's present millisecond is over in part: one more, so that nothing comes due early.
+            let at = t.now().saturating_add(ms.max(1)).saturating_add(1);
             self.0.at.set(at);
             if at < self.0.armed.get() {
                 t.arm(at, &self.0);

@@ -102,18 +102,22 @@ fn field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
 }
 
 /// Appends a decimal number.
-pub fn decimal(mut n: u64, out: &mut Vec<u8>) {
-    let mut digits = [0u8; 20];
-    let mut at = digits.len();
+pub fn decimal(n: u64, out: &mut Vec<u8>) {
+    out.extend_from_slice(digits(n, &mut [0; 20]));
+}
+
+/// The digits of a number, at the end of `room`.
+#[inline]
+pub fn digits(mut n: u64, room: &mut [u8; 20]) -> &[u8] {
+    let mut at = room.len();
     loop {
         at -= 1;
-        digits[at] = b'0' + (n % 10) as u8;
+        room[at] = b'0' + (n % 10) as u8;
         n /= 10;
         if n == 0 {
-            break;
+            return &room[at..];
         }
     }
-    out.extend_from_slice(&digits[at..]);
 }
 
 /// The content type with its charset.

@@ -44,9 +44,15 @@ unsafe impl GlobalAlloc for Allocator {
     }
 }
 
-/// Boxes what `make` returns. The room is taken first, so that a large future is not built on the stack and copied.
+/// Boxes what `make` returns. The room is taken first, so that something large is not built on the stack and copied.
+#[inline(always)]
+pub fn in_place<T>(make: impl FnOnce() -> T) -> Box<T> {
+    let room = Box::new_uninit();
+    Box::write(room, make())
+}
+
+/// The same, pinned: for futures.
 #[inline(always)]
 pub fn boxed<T>(make: impl FnOnce() -> T) -> Pin<Box<T>> {
-    let room = Box::new_uninit();
-    Box::into_pin(Box::write(room, make()))
+    Box::into_pin(in_place(make))
 }

@@ -483,7 +483,7 @@ impl Step<'_> {
         self.session.action.set(Some(action));
         if io.is_tls() {
             let (words, level) = crate::tls::io_failure(tls, reason, peer);
-            return self.session.error(tls_level(level), format_args!("{words}"));
+            return self.session.error(level.into(), format_args!("{words}"));
         }
         let quiet = match peer {
             crate::tls::Peer::Client => Level::Info,
@@ -498,15 +498,5 @@ fn now(done: io::Result<usize>) -> Poll<io::Result<usize>> {
     match done {
         Err(reason) if reason.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
         done => Poll::Ready(done),
-    }
-}
-
-/// The error log's level of a TLS failure.
-pub fn tls_level(level: crate::tls::Level) -> Level {
-    match level {
-        crate::tls::Level::Info => Level::Info,
-        crate::tls::Level::Error => Level::Error,
-        crate::tls::Level::Crit => Level::Crit,
-        crate::tls::Level::Alert => Level::Alert,
     }
 }

@@ -34,7 +34,7 @@ use super::request::{Request, Version};
 use super::{phases, read_head};
 use crate::log::Level;
 use crate::net::{Buffer, Deadline};
-use crate::process::memory::boxed;
+use crate::process::memory::{boxed, in_place};
 pub use stream::Writer;
 use stream::{Shared, Stream};
 use tasks::Tasks;
@@ -275,9 +275,7 @@ impl Streams {
         self.begun();
         let shared = Rc::new(Shared::default());
         let out = Output::http2(Writer::new(shared.clone()));
-        // The room first: then it is made where it stays.
-        let room = Box::new_uninit();
-        let mut req = Box::write(room, Request::to(out, self.conn.clone(), self.http));
+        let mut req = in_place(|| Request::to(out, self.conn.clone(), self.http));
         req.count_reading();
         req.version = Version::Http2;
         let mut running = Running { req, streams: self.clone(), ended: false };

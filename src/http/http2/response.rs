@@ -131,18 +131,6 @@ fn is_of_connection(name: &HeaderName) -> bool {
     names.contains(name) || matches!(name.as_str(), "keep-alive" | "proxy-connection")
 }
 
-fn decimal(mut n: u64, digits: &mut [u8; 20]) -> &[u8] {
-    let mut at = digits.len();
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (n % 10) as u8;
-        n /= 10;
-        if n == 0 {
-            return &digits[at..];
-        }
-    }
-}
-
 /// The head of a response in nginx's order, and about how many bytes it takes. The map's memory is used for it.
 pub(super) fn write(req: &Request, mut map: HeaderMap) -> (Response<()>, u64) {
     let r = &req.response;
@@ -168,7 +156,7 @@ pub(super) fn write(req: &Request, mut map: HeaderMap) -> (Response<()>, u64) {
     }
     if let Some(length) = r.content_length {
         let mut digits = [0; 20];
-        to.copy(header::CONTENT_LENGTH, decimal(length, &mut digits));
+        to.copy(header::CONTENT_LENGTH, head::digits(length, &mut digits));
     }
     if let Some(time) = r.last_modified
         && !r.headers.contains(LAST_MODIFIED)

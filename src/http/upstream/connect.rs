@@ -116,20 +116,9 @@ async fn handshake(
     match limited(req, connector.connect(socket, &tls.name), deadline, watch).await? {
         Ok(stream) => Ok(Io::tls(stream)),
         Err(e) => {
-            let level = level(e.level(tls::Peer::Upstream));
-            req.log(level, None, format_args!("{e}"));
+            req.log(e.level(tls::Peer::Upstream).into(), None, format_args!("{e}"));
             Err(Fail::Next(Fault::Error))
         }
-    }
-}
-
-/// The log's level of a failure of TLS.
-pub fn level(level: tls::Level) -> Level {
-    match level {
-        tls::Level::Info => Level::Info,
-        tls::Level::Error => Level::Error,
-        tls::Level::Crit => Level::Crit,
-        tls::Level::Alert => Level::Alert,
     }
 }
 

@@ -212,7 +212,7 @@ pub fn log_io(req: &Request, e: &io::Error, plain: &str, tls: &str) {
         Some(_) => req.log(Level::Error, Some(e), format_args!("{plain} failed")),
         None => {
             let (text, level) = tls::io_failure(tls, e, tls::Peer::Upstream);
-            req.log(super::connect::level(level), None, format_args!("{text}"));
+            req.log(level.into(), None, format_args!("{text}"));
         }
     }
 }

@@ -10,7 +10,6 @@ use crate::log::Level;
 use crate::net::{Deadline, Io, Socket};
 use crate::settings;
 use crate::stream::module::{INTERNAL_ERROR, Module};
-use crate::stream::pump::tls_level;
 use crate::stream::session::Session;
 use crate::syntax::Directive;
 use crate::tls::{Connector, Peer};
@@ -124,7 +123,7 @@ pub async fn handshake(
     match shaken {
         Some(Ok(stream)) => Ok(Io::tls(stream)),
         Some(Err(error)) => {
-            s.error(tls_level(error.level(Peer::Upstream)), format_args!("{error}"));
+            s.error(error.level(Peer::Upstream).into(), format_args!("{error}"));
             Err(Failed::Next)
         }
         // nginx goes on to the next upstream without a word.

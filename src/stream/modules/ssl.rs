@@ -13,7 +13,6 @@ use crate::log::Level;
 use crate::net::{Deadline, Io, Socket};
 use crate::settings;
 use crate::stream::module::{Handlers, INTERNAL_ERROR, Module, Verdict, Wait};
-use crate::stream::pump::tls_level;
 use crate::stream::session::Session;
 use crate::stream::{Server, conf};
 use crate::syntax::Directive;
@@ -480,7 +479,7 @@ fn handler(s: &mut Session) -> Wait<'_, Verdict> {
                 check_certificate(s)
             }
             Some(Err(error)) => {
-                s.error(tls_level(error.level(Peer::Client)), format_args!("{error}"));
+                s.error(error.level(Peer::Client).into(), format_args!("{error}"));
                 Verdict::End(INTERNAL_ERROR)
             }
             None => Verdict::End(INTERNAL_ERROR),

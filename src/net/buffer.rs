@@ -128,6 +128,18 @@ impl Buffer {
     }
 }
 
+impl From<&[u8]> for Buffer {
+    /// A copy, with no more room than it needs and none for nothing.
+    fn from(bytes: &[u8]) -> Buffer {
+        let mut buffer = Buffer::default();
+        if !bytes.is_empty() {
+            buffer = Buffer::with_capacity(bytes.len());
+            buffer.push(bytes);
+        }
+        buffer
+    }
+}
+
 impl AsRef<[u8]> for Buffer {
     fn as_ref(&self) -> &[u8] {
         self.bytes()

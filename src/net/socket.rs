@@ -103,16 +103,22 @@ impl Socket {
 
     /// Reads what is there into `buf`; 0 is the peer's end.
     pub fn poll_read(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
-        let read: Poll<io::Result<usize>> =
-            (|| attempt!(self, cx, poll_read_ready, self.try_recv(buf, MsgFlags::empty())))();
-        if let Poll::Ready(Ok(n)) = read
-            && n > 0
-            && n < buf.len()
-        {
-            // All that had come was read: the next reader waits for more without asking the system.
-            self.set_drained();
+        loop {
+            let mut read = None;
+            let tried = self.try_io(Interest::READABLE, || {
+                let n = recv(self.fd.as_raw_fd(), buf, MsgFlags::empty())?;
+                read = Some(n);
+                // All that had come was read: the next reader waits for more without asking the system.
+                let drained = n > 0 && n < buf.len();
+                if drained { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+            });
+            match (read, tried) {
+                (Some(n), _) => return Poll::Ready(Ok(n)),
+                (None, Err(e)) if e.kind() == io::ErrorKind::WouldBlock => ready!(self.poll_read_ready(cx))?,
+                (None, Err(e)) if e.kind() != io::ErrorKind::Interrupted => return Poll::Ready(Err(e)),
+                (None, _) => {}
+            }
         }
-        read
     }
 
     /// Writes some of `buf`.
@@ -143,11 +149,13 @@ impl Socket {
     }
 
     /// Whether there may be something to read, as far as is known without asking the system.
+    #[inline]
     pub fn is_readable(&self) -> bool {
         self.try_io(Interest::READABLE, || Ok(())).is_ok()
     }
 
     /// Whether there is nothing to read, and this task will be woken when there is.
+    #[inline]
     pub fn is_waiting(&self, cx: &Context<'_>) -> bool {
         let waits = self.waits.get();
         waits.is_some() && waits == task(cx) && !self.is_readable()
@@ -171,6 +179,7 @@ impl Socket {
 
     /// Runs a system call on the socket when `interest`, one of reading or of writing, is there as far as is known; a
     /// `WouldBlock` makes it wait again.
+    #[inline]
     pub fn try_io<R>(&self, interest: Interest, call: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
         if interest.is_writable() && !self.both.get() {
             return call();

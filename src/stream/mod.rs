@@ -8,6 +8,7 @@
 //! ```
 
 pub mod conf;
+mod direction;
 #[macro_use]
 pub mod module;
 pub mod modules;

@@ -115,6 +115,40 @@ fn copying_moves_the_same() {
 }
 
 #[test]
+fn messages_there_is_no_room_for_arrive_in_order() {
+    run(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let to = listener.local_addr().unwrap();
+        let running = Running::start(&format!(
+            "{FORMAT} server {{ listen LISTEN0; proxy_pass {to}; proxy_socket_sndbuf 8k; }}"
+        ));
+        let mut client = running.connect(0).await;
+        let (mut upstream, _) = listener.accept().await.unwrap();
+        // Pieces smaller than a buffer, until nobody takes more.
+        let (mut sent, mut refused) = (Vec::new(), 0);
+        while refused < 1000 {
+            let piece: Vec<u8> = (sent.len()..sent.len() + 1000).map(|i| ((i * 31) >> 7) as u8).collect();
+            match client.try_write(&piece) {
+                Ok(n) => {
+                    sent.extend_from_slice(&piece[..n]);
+                    refused = 0;
+                }
+                Err(_) => refused += 1,
+            }
+            tokio::task::yield_now().await;
+        }
+        let mut got = vec![0; sent.len()];
+        upstream.read_exact(&mut got).await.unwrap();
+        assert!(got == sent);
+        client.write_all(b"more").await.unwrap();
+        expect(&mut upstream, "more").await;
+        drop(client);
+        let n = sent.len() + 4;
+        assert_eq!(running.line("access.log", " 200 ").await, format!("127.0.0.1 200 {n}/0 {to} {n}/0 TCP"));
+    });
+}
+
+#[test]
 fn rates_hold() {
     run(async {
         let to = echo("").await;

@@ -31,14 +31,21 @@ thread_local! {
 }
 
 impl Drop for Headers {
+    #[inline]
     fn drop(&mut self) {
-        if self.arena.capacity() == 0
-            || self.arena.capacity() > 4 * ROOM.0
-            || self.fields.capacity() > 4 * ROOM.1
-        {
+        if self.arena.capacity() > 0 {
+            self.give_back();
+        }
+    }
+}
+
+impl Headers {
+    #[inline(never)]
+    fn give_back(&mut self) {
+        let (mut arena, mut fields) = (std::mem::take(&mut self.arena), std::mem::take(&mut self.fields));
+        if arena.capacity() > 4 * ROOM.0 || fields.capacity() > 4 * ROOM.1 {
             return;
         }
-        let (mut arena, mut fields) = (std::mem::take(&mut self.arena), std::mem::take(&mut self.fields));
         // Past the thread's end the pool is gone and the memory is simply freed.
         let _ = POOL.try_with(|pool| {
             let mut pool = pool.borrow_mut();

@@ -38,6 +38,7 @@ impl Io {
     #[inline]
     pub fn poll_worth_reading(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
+            Io::Plain(s) if s.is_readable() => Poll::Ready(Ok(())),
             Io::Plain(s) => s.poll_read_ready(cx),
             Io::Tls(s) => s.borrow().poll_worth_reading(cx),
         }

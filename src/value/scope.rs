@@ -28,24 +28,25 @@ struct Captures {
 /// The changing values of one context. Interior mutability, since reading a variable may compute and keep it.
 #[derive(Debug, Default)]
 pub struct Scope {
-    slots: RefCell<Vec<Slot>>,
+    /// Few variables are kept of many.
+    slots: RefCell<Vec<(VarId, Slot)>>,
     captures: RefCell<Captures>,
 }
 
 impl Scope {
     /// What is kept for `id`.
     pub fn slot(&self, id: VarId) -> Slot {
-        self.slots.borrow().get(id.0 as usize).cloned().unwrap_or_default()
+        let slots = self.slots.borrow();
+        slots.iter().find(|(kept, _)| *kept == id).map_or(Slot::Unset, |(_, slot)| slot.clone())
     }
 
     /// Keeps `value` for `id`.
     pub fn set(&self, id: VarId, value: Slot) {
         let mut slots = self.slots.borrow_mut();
-        let index = id.0 as usize;
-        if slots.len() <= index {
-            slots.resize(index + 1, Slot::Unset);
+        match slots.iter_mut().find(|(kept, _)| *kept == id) {
+            Some((_, slot)) => *slot = value,
+            None => slots.push((id, value)),
         }
-        slots[index] = value;
     }
 
     /// Forgets every computed value, as an internal redirect does with nginx's variables that may change.

@@ -13,27 +13,16 @@ pub struct UsualField {
     pub total: usize,
 }
 
-/// Letters, digits and hyphens.
-const NAME: [bool; 256] = {
-    let mut table = [false; 256];
-    let mut c = 0;
-    while c < 128 {
-        table[c] = (c as u8).is_ascii_alphanumeric() || c as u8 == b'-';
-        c += 1;
-    }
-    table
-};
-
 /// The field that `text` begins with. None where it is not complete, or [`super::field_line`] has to look at it: other
 /// bytes in the name, more than one space before the value, spaces behind it, control characters in it.
 #[inline(always)]
 pub fn usual_field(text: &[u8]) -> Option<UsualField> {
-    let name = text.iter().position(|c| !NAME[*c as usize])?;
+    let name = first(text, not_in_names, |c| !c.is_ascii_alphanumeric() && c != b'-')?;
     if name == 0 || text[name] != b':' {
         return None;
     }
     let start = name + 1 + usize::from(text.get(name + 1) == Some(&b' '));
-    let end = start + first_control(text.get(start..)?)?;
+    let end = start + first(text.get(start..)?, controls, |c| c < 0x20)?;
     let total = match &text[end..] {
         [b'\r', b'\n', ..] => end + 2,
         [b'\n', ..] => end + 1,
@@ -43,20 +32,41 @@ pub fn usual_field(text: &[u8]) -> Option<UsualField> {
     (!spaces).then_some(UsualField { name, start, end, total })
 }
 
-/// Place of the first byte below 0x20.
-#[inline]
-fn first_control(text: &[u8]) -> Option<usize> {
-    const EACH: u64 = 0x0101_0101_0101_0101;
+/// One in each byte of a word.
+const EACH: u64 = 0x0101_0101_0101_0101;
+/// The bit that marks a byte.
+const MARK: u64 = EACH * 0x80;
+
+/// Place of the first byte that `is` tells. `marks` tells the same of eight bytes at a time: of the marked ones, the
+/// lowest is right.
+#[inline(always)]
+fn first(text: &[u8], marks: impl Fn(u64) -> u64, is: impl Fn(u8) -> bool) -> Option<usize> {
     let (words, rest) = text.as_chunks::<8>();
     for (i, word) in words.iter().enumerate() {
-        // Eight bytes at a time: the lowest mark is right, those above it may be carried over.
-        let word = u64::from_le_bytes(*word);
-        let marks = word.wrapping_sub(EACH * 0x20) & !word & (EACH * 0x80);
+        let marks = marks(u64::from_le_bytes(*word));
         if marks != 0 {
             return Some(i * 8 + marks.trailing_zeros() as usize / 8);
         }
     }
-    rest.iter().position(|c| *c < 0x20).map(|at| words.len() * 8 + at)
+    rest.iter().position(|c| is(*c)).map(|at| words.len() * 8 + at)
+}
+
+/// Marks bytes below 0x20, and may mark some above the first.
+#[inline(always)]
+fn controls(word: u64) -> u64 {
+    word.wrapping_sub(EACH * 0x20) & !word & MARK
+}
+
+/// Marks bytes other than letters, digits and hyphens.
+#[inline(always)]
+fn not_in_names(word: u64) -> u64 {
+    let ascii = word & !MARK;
+    // Nothing is carried from one byte to the next: both are below 0x80.
+    let from = |least: u8, word: u64| word + EACH * u64::from(0x80 - least);
+    let range = |least: u8, most: u8, word: u64| from(least, word) & !from(most + 1, word);
+    let lower = ascii | (EACH * 0x20);
+    let good = range(b'a', b'z', lower) | range(b'0', b'9', ascii) | range(b'-', b'-', ascii);
+    (!good | word) & MARK
 }
 
 #[cfg(test)]
@@ -83,6 +93,21 @@ mod tests {
         }
         for other in ["a: b \r\n", "a: b\tc\r\n", "a: b\0\r\n", "a: b\r\r\n", "a: b\rc\n"] {
             assert_eq!(field(other), None, "{other:?}");
+        }
+    }
+
+    #[test]
+    fn words_are_read_as_bytes_are() {
+        for c in 0..=255u8 {
+            for at in 0..8 {
+                let mut bytes = *b"Az09-azZ";
+                bytes[at] = c;
+                let word = u64::from_le_bytes(bytes);
+                let mark = 0x80u64 << (8 * at);
+                let wrong = !c.is_ascii_alphanumeric() && c != b'-';
+                assert_eq!(not_in_names(word), if wrong { mark } else { 0 }, "{c} at {at}");
+                assert_eq!(controls(word).trailing_zeros() / 8, if c < 0x20 { at as u32 } else { 8 });
+            }
         }
     }
 

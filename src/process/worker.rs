@@ -51,7 +51,7 @@ pub(super) fn finish(configuration: &'static dyn Configuration) -> ! {
     let log = &configuration.core().error_log;
     configuration.files().flush(log);
     log::error(log, Level::Notice, None, format_args!("exit"));
-    // A build that counts for `compat/bench/trained` writes its counts in such a handler.
+    // A build that counts for `compat/bench/train` writes its counts in such a handler.
     #[cfg(counting)]
     std::process::exit(0);
     // SAFETY: _exit(2) runs no handlers, which other threads, still running, could not stand.

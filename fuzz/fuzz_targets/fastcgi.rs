@@ -3,7 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use nxr::http::upstream::fastcgi::{Part, Records, Response};
-use nxr::http::upstream::{Head, HeadStep};
+use nxr::http::upstream::{Head, HeadStep, ResponseFraming};
 
 /// What the records say: both streams, and how reading ended.
 fn read(bytes: &[u8], step: usize) -> (Vec<u8>, Vec<u8>, String) {
@@ -36,7 +36,7 @@ fuzz_target!(|bytes: &[u8]| {
         }
         response.begin_body(&head);
         let body = &mut buffer[head.size..];
-        if let Ok(decoded) = response.decode(&|_, what| drop(what.to_string()), body) {
+        if let Ok(decoded) = response.take_records(&|_, what| drop(what.to_string()), body) {
             let _ = &body[decoded.data.clone()];
             assert!(head.length.is_none_or(|length| decoded.data.len() as u64 <= length));
         }

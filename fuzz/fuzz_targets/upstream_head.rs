@@ -3,7 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use nxr::http::upstream::http1::Response;
-use nxr::http::upstream::{Head, HeadStep};
+use nxr::http::upstream::{Head, HeadStep, ResponseFraming};
 
 /// How reading ended, and what is known then.
 fn read(bytes: &[u8], step: usize) -> (String, Head) {

@@ -220,7 +220,7 @@ fn drain(cf: &mut Build, messages: &mut Vec<Message>) {
 }
 
 impl Ir {
-    /// The sockets to open, for [`crate::net::listen::open`].
+    /// The sockets to open, for [`crate::net::open::open`].
     pub fn listens(&self) -> Vec<Listen> {
         self.sockets.iter().map(|socket| socket.listen.clone()).collect()
     }

@@ -7,7 +7,8 @@ use super::{
 use super::{stats, title, upgrade};
 use crate::cli::{NGINX_VERSION, VERSION};
 use crate::log::{self, ErrorLog, Level};
-use crate::net::listen::{self, Listener};
+use crate::net::listen::{Address, Listener};
+use crate::net::open;
 use crate::net::{clock, host};
 use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::{Uid, chown, getpid, getppid};
@@ -113,7 +114,7 @@ pub(super) fn make(
     cycle.configuration.files().open(log).map_err(drop)?;
 
     let before = old.map_or(inherited, |old| old.listeners.take());
-    let opened = listen::open(cycle.configuration.listens(), &before, test, log);
+    let opened = open::open(cycle.configuration.listens(), &before, test, log);
     let Ok(opened) = opened else {
         if let Some(old) = old {
             old.listeners.replace(before);
@@ -124,7 +125,7 @@ pub(super) fn make(
         log::error(cycle.log(), Level::Notice, None, format_args!("using the \"epoll\" event method"));
     }
     check_open_files(core, cycle.log());
-    listen::close_unused(before, &opened, cycle.log());
+    open::close_unused(before, &opened, cycle.log());
     cycle.listeners.replace(opened);
     Ok((cycle, loaded.files))
 }
@@ -253,11 +254,11 @@ impl Cycle {
     pub(super) fn close_listeners(&self, delete: bool, standing: Standing) {
         for listener in self.listeners.take() {
             let parent_uses = listener.inherited && getppid().as_raw() == standing.parent;
-            if let listen::Address::Unix(path) = &listener.listen.address
+            if let Address::Unix(path) = &listener.listen.address
                 && delete
                 && !parent_uses
             {
-                listen::delete(path, self.log());
+                open::delete(path, self.log());
             }
         }
     }

@@ -4,7 +4,8 @@ use super::init::Cycle;
 use super::{privileges, signals};
 use crate::log::{self, ErrorLog, Level};
 use crate::net::fd;
-use crate::net::listen::{self, Listener};
+use crate::net::inherit::inherit;
+use crate::net::listen::Listener;
 use nix::unistd::{ForkResult, Pid, execve, fork};
 use std::ffi::{CString, OsString};
 use std::os::fd::{AsFd, AsRawFd};
@@ -27,7 +28,7 @@ pub(super) fn inherited(log: &ErrorLog) -> Option<Vec<Listener>> {
             log::error(log, Level::Emerg, None, what);
             return Some(sockets);
         };
-        sockets.extend(listen::inherit(i32::from(number), log).map(Listener::from));
+        sockets.extend(inherit(i32::from(number), log).map(Listener::from));
         rest = &rest[end + 1..];
     }
     if !rest.is_empty() {

@@ -14,9 +14,7 @@ use crate::http::conf::LocationBuild;
 use crate::http::module::{Handlers, Module, Verdict, Wait};
 use crate::http::request::Request;
 use crate::http::upstream::fastcgi::{self, Response};
-use crate::http::upstream::{
-    Decoded, Fault as Failure, Framing, Head, HeadStep, Malformed, Protocol, Settings, next, run,
-};
+use crate::http::upstream::{Fault as Failure, Framing, Head, HeadStep, Protocol, Settings, next, run};
 use crate::log::Level;
 use crate::settings;
 use crate::syntax::Directive;
@@ -176,6 +174,8 @@ struct Exchange {
 }
 
 impl Protocol for Exchange {
+    type Response = Response;
+
     fn create_request(&mut self, req: &mut Request, out: &mut Vec<u8>) -> Result<Range<usize>, u16> {
         let conf = self.conf;
         let start = fastcgi::begin(*conf.own.keep_conn, out);
@@ -201,38 +201,16 @@ impl Protocol for Exchange {
         Framing::Records
     }
 
-    fn reset(&mut self) {
-        self.response.reset();
-    }
-
     fn parse_head(&mut self, req: &Request, buffer: &mut [u8], head: &mut Head) -> Result<HeadStep, Failure> {
         self.response.parse(&|level, what| req.log(level, None, what), buffer, head)
     }
 
-    fn begin_body(&mut self, head: &Head) {
-        self.response.begin_body(head);
+    fn response(&self) -> &Self::Response {
+        &self.response
     }
 
-    fn decode(&mut self, req: &mut Request, piece: &mut [u8]) -> Result<Decoded, Malformed> {
-        self.response.decode(&|level, what| req.log(level, None, what), piece)
-    }
-
-    fn plain(&self) -> Option<u64> {
-        None
-    }
-
-    fn passed(&mut self, _: u64) {}
-
-    fn is_cut(&self) -> bool {
-        self.response.is_cut()
-    }
-
-    fn complete_at_end(&self) -> bool {
-        self.response.complete_at_end()
-    }
-
-    fn keeps(&self) -> bool {
-        self.response.keeps()
+    fn response_mut(&mut self) -> &mut Self::Response {
+        &mut self.response
     }
 
     fn is_http(&self) -> bool {

@@ -20,8 +20,7 @@ use crate::http::location::Kind;
 use crate::http::module::{Handlers, Module, Verdict, Wait};
 use crate::http::request::{BodyLength, Request};
 use crate::http::upstream::{
-    Decoded, Fault as Failure, Framing, Head, HeadStep, Malformed, Protocol, Redirected, Settings, http1,
-    next, run,
+    Fault as Failure, Framing, Head, HeadStep, Protocol, Redirected, Settings, http1, next, run,
 };
 use crate::log::Level;
 use crate::process::memory::boxed;
@@ -365,6 +364,8 @@ impl Http {
 }
 
 impl Protocol for Http {
+    type Response = http1::Response;
+
     fn create_request(&mut self, req: &mut Request, out: &mut Vec<u8>) -> Result<Range<usize>, u16> {
         let own = self.conf.own.set_body.as_ref().map(|template| template.eval(req));
         let body = self.body(req, own.as_ref());
@@ -387,36 +388,16 @@ impl Protocol for Http {
         if self.chunks { Framing::Chunks } else { Framing::None }
     }
 
-    fn reset(&mut self) {
-        self.response.reset();
-    }
-
     fn parse_head(&mut self, req: &Request, buffer: &mut [u8], head: &mut Head) -> Result<HeadStep, Failure> {
         self.response.parse(&|level, what| req.log(level, None, what), buffer, head)
     }
 
-    fn begin_body(&mut self, head: &Head) {
-        self.response.begin_body(head);
+    fn response(&self) -> &Self::Response {
+        &self.response
     }
 
-    fn decode(&mut self, req: &mut Request, piece: &mut [u8]) -> Result<Decoded, Malformed> {
-        self.response.decode(req, piece)
-    }
-
-    fn plain(&self) -> Option<u64> {
-        self.response.plain()
-    }
-
-    fn passed(&mut self, n: u64) {
-        self.response.passed(n);
-    }
-
-    fn complete_at_end(&self) -> bool {
-        self.response.complete_at_end()
-    }
-
-    fn keeps(&self) -> bool {
-        self.response.keeps()
+    fn response_mut(&mut self) -> &mut Self::Response {
+        &mut self.response
     }
 
     fn rewrite_redirect(&self, req: &Request, value: &[u8], prefix: usize) -> Redirected {

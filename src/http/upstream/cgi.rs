@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use super::head::{Known, Tell};
-use super::{Decoded, Fault, Framing, Head, HeadStep, Malformed, Protocol, http1};
+use super::{Fault, Framing, Head, HeadStep, Protocol, http1};
 use crate::http::method::Method;
 use crate::http::request::Request;
 use crate::log::{Level, bytes};
@@ -82,6 +82,8 @@ fn parse(tell: Tell<'_>, buffer: &[u8], head: &mut Head) -> Result<HeadStep, Fau
 }
 
 impl<P: Packet> Protocol for Plain<P> {
+    type Response = http1::Response;
+
     fn create_request(&mut self, req: &mut Request, out: &mut Vec<u8>) -> Result<Range<usize>, u16> {
         self.packet.write(req, out)?;
         Ok(0..0)
@@ -95,36 +97,16 @@ impl<P: Packet> Protocol for Plain<P> {
         Framing::None
     }
 
-    fn reset(&mut self) {
-        self.response.reset();
-    }
-
     fn parse_head(&mut self, req: &Request, buffer: &mut [u8], head: &mut Head) -> Result<HeadStep, Fault> {
         parse(&|level, what| req.log(level, None, what), buffer, head)
     }
 
-    fn begin_body(&mut self, head: &Head) {
-        self.response.begin_body(head);
+    fn response(&self) -> &Self::Response {
+        &self.response
     }
 
-    fn decode(&mut self, req: &mut Request, piece: &mut [u8]) -> Result<Decoded, Malformed> {
-        self.response.decode(req, piece)
-    }
-
-    fn plain(&self) -> Option<u64> {
-        self.response.plain()
-    }
-
-    fn passed(&mut self, n: u64) {
-        self.response.passed(n);
-    }
-
-    fn complete_at_end(&self) -> bool {
-        self.response.complete_at_end()
-    }
-
-    fn keeps(&self) -> bool {
-        false
+    fn response_mut(&mut self) -> &mut Self::Response {
+        &mut self.response
     }
 
     fn is_http(&self) -> bool {

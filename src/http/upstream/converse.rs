@@ -4,7 +4,7 @@ use std::io;
 use std::task::{Context, Poll};
 
 use super::exchange::{Exchange, Fail};
-use super::{Fault, HeadStep, Protocol};
+use super::{Fault, HeadStep, Protocol, ResponseFraming};
 use crate::http::modules::early_hints;
 use crate::http::request::Request;
 use crate::log::Level;
@@ -174,7 +174,7 @@ impl<P: Protocol> Exchange<P> {
                     self.input.consume(size);
                     self.input.compact();
                     self.head.clear();
-                    self.protocol.reset();
+                    self.protocol.response_mut().reset();
                     if self.input.is_empty() {
                         return Ok(false);
                     }

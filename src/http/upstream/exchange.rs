@@ -8,7 +8,7 @@ use super::client::Watch;
 use super::connect::{self, Link};
 use super::send::Sending;
 use super::settings::next;
-use super::{Fault, Head, Protocol, Settings, Target, UpstreamUrl};
+use super::{Fault, Head, Protocol, ResponseFraming, Settings, Target, UpstreamUrl};
 use crate::http::headers::{EXPECT, SET_COOKIE};
 use crate::http::method::Method;
 use crate::http::module::Verdict;
@@ -222,7 +222,7 @@ impl<P: Protocol> Exchange<P> {
         req.upstream_states.reserve_exact(1);
         req.upstream_states.push(UpstreamState::new(name));
         if self.sending.begun() || !self.input.is_empty() {
-            self.protocol.reset();
+            self.protocol.response_mut().reset();
             self.input.release();
             self.head.clear();
             self.hints = 0;

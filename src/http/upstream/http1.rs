@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::head::Tell;
-use super::{Decoded, Fault, Head, HeadStep, Malformed};
+use super::{Decoded, Fault, Head, HeadStep, Malformed, ResponseFraming};
 use crate::http::chunked::{Decoder, Step};
 use crate::http::parse::{FieldLine, field_line, usual_field};
 use crate::http::request::Request;
@@ -104,11 +104,6 @@ impl Response {
         Response { trailers, ..Response::default() }
     }
 
-    /// As [`super::Protocol::reset`].
-    pub fn reset(&mut self) {
-        *self = Response { head_request: self.head_request, trailers: self.trailers, ..Response::default() };
-    }
-
     /// As [`super::Protocol::parse_head`].
     pub fn parse(&mut self, tell: Tell<'_>, buffer: &[u8], head: &mut Head) -> Result<HeadStep, Fault> {
         if head.size == 0 {
@@ -153,9 +148,15 @@ impl Response {
         }
         HeadStep::Done
     }
+}
 
-    /// As [`super::Protocol::begin_body`] (RFC 9112, section 6.3).
-    pub fn begin_body(&mut self, head: &Head) {
+impl ResponseFraming for Response {
+    fn reset(&mut self) {
+        *self = Response { head_request: self.head_request, trailers: self.trailers, ..Response::default() };
+    }
+
+    /// RFC 9112, section 6.3.
+    fn begin_body(&mut self, head: &Head) {
         self.close = head.close || head.status == 101;
         self.body = if self.head_request || matches!(head.status, 204 | 304) {
             Body::None
@@ -171,8 +172,7 @@ impl Response {
         self.keep = matches!(self.body, Body::None) && !self.close;
     }
 
-    /// As [`super::Protocol::decode`].
-    pub fn decode(&mut self, req: &mut Request, piece: &mut [u8]) -> Result<Decoded, Malformed> {
+    fn decode(&mut self, req: &mut Request, piece: &mut [u8]) -> Result<Decoded, Malformed> {
         match &mut self.body {
             Body::Close => Ok(Decoded { data: 0..piece.len(), end: false }),
             Body::None => {
@@ -221,16 +221,14 @@ impl Response {
         }
     }
 
-    /// As [`super::Protocol::plain`].
-    pub fn plain(&self) -> Option<u64> {
+    fn plain(&self) -> Option<u64> {
         match self.body {
             Body::Length(rest) => Some(rest),
             _ => None,
         }
     }
 
-    /// As [`super::Protocol::passed`].
-    pub fn passed(&mut self, n: u64) {
+    fn passed(&mut self, n: u64) {
         if let Body::Length(rest) = &mut self.body {
             *rest = rest.saturating_sub(n);
             if *rest == 0 {
@@ -240,13 +238,11 @@ impl Response {
         }
     }
 
-    /// As [`super::Protocol::complete_at_end`].
-    pub fn complete_at_end(&self) -> bool {
+    fn complete_at_end(&self) -> bool {
         matches!(self.body, Body::Close | Body::None)
     }
 
-    /// As [`super::Protocol::keeps`].
-    pub fn keeps(&self) -> bool {
+    fn keeps(&self) -> bool {
         self.keep
     }
 }

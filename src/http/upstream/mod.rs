@@ -132,6 +132,9 @@ pub struct Malformed;
 
 /// How requests are written and responses are read. One value serves one request, over all attempts.
 pub trait Protocol {
+    /// How bodies of responses are framed.
+    type Response: ResponseFraming;
+
     /// Appends the request's head, and all of a body that is made here, to `out`; returns where the URI stands in
     /// it, for the log. The status is what to answer where it cannot be made.
     fn create_request(&mut self, req: &mut Request, out: &mut Vec<u8>) -> Result<Range<usize>, u16>;
@@ -142,34 +145,14 @@ pub trait Protocol {
     /// How that body is framed.
     fn framing(&self) -> Framing;
 
-    /// Forgets what an earlier attempt received.
-    fn reset(&mut self);
-
     /// Reads on in the head; `buffer` holds it from its first byte. What was seen may be changed in place.
     fn parse_head(&mut self, req: &Request, buffer: &mut [u8], head: &mut Head) -> Result<HeadStep, Fault>;
 
-    /// The body begins: decides how long it is.
-    fn begin_body(&mut self, head: &Head);
+    /// The response behind its head.
+    fn response(&self) -> &Self::Response;
 
-    /// Takes the framing off a piece of body, in place.
-    fn decode(&mut self, req: &mut Request, piece: &mut [u8]) -> Result<Decoded, Malformed>;
-
-    /// The end that was just decoded came before the body was whole, which was logged.
-    fn is_cut(&self) -> bool {
-        false
-    }
-
-    /// How many bytes follow that are body as they are; none where that is unknown.
-    fn plain(&self) -> Option<u64>;
-
-    /// That many such bytes were passed on.
-    fn passed(&mut self, n: u64);
-
-    /// The upstream closed the connection: whether the body is complete.
-    fn complete_at_end(&self) -> bool;
-
-    /// The body was read to its end: whether the connection may serve another request.
-    fn keeps(&self) -> bool;
+    /// The same, to read on in it.
+    fn response_mut(&mut self) -> &mut Self::Response;
 
     /// Whether the peer is an HTTP server, whose responses have no `Server` and `Date` but its own.
     fn is_http(&self) -> bool {
@@ -190,6 +173,37 @@ pub trait Protocol {
     fn rewrite_cookie(&self, _: &Request, _value: &[u8]) -> Option<Vec<u8>> {
         None
     }
+}
+
+/// How a protocol frames the body of a response.
+pub trait ResponseFraming {
+    /// Forgets what an earlier attempt received.
+    fn reset(&mut self);
+
+    /// The body begins: decides how long it is.
+    fn begin_body(&mut self, head: &Head);
+
+    /// Takes the framing off a piece of body, in place.
+    fn decode(&mut self, req: &mut Request, piece: &mut [u8]) -> Result<Decoded, Malformed>;
+
+    /// The end that was just decoded came before the body was whole, which was logged.
+    fn is_cut(&self) -> bool {
+        false
+    }
+
+    /// How many bytes follow that are body as they are; none where that is unknown.
+    fn plain(&self) -> Option<u64> {
+        None
+    }
+
+    /// That many such bytes were passed on.
+    fn passed(&mut self, _: u64) {}
+
+    /// The upstream closed the connection: whether the body is complete.
+    fn complete_at_end(&self) -> bool;
+
+    /// The body was read to its end: whether the connection may serve another request.
+    fn keeps(&self) -> bool;
 }
 
 /// See [`Protocol::rewrite_redirect`].

@@ -4,10 +4,10 @@ mod piped;
 
 use std::task::{Context, Poll, ready};
 
-use super::Protocol;
 use super::converse::log_io;
 use super::exchange::Exchange;
 use super::spill::Queue;
+use super::{Protocol, ResponseFraming};
 use crate::http::module::Verdict;
 use crate::http::output::Gone;
 use crate::http::request::Request;
@@ -81,7 +81,7 @@ impl<P: Protocol> Exchange<P> {
     pub(super) async fn pump(&mut self, req: &mut Request, stored: Option<Option<i64>>) -> Verdict {
         if stored.is_none()
             && !self.input.is_empty()
-            && self.protocol.plain() == Some(self.input.len() as u64)
+            && self.protocol.response().plain() == Some(self.input.len() as u64)
         {
             return self.pass_whole(req).await;
         }
@@ -118,7 +118,7 @@ impl<P: Protocol> Exchange<P> {
         };
         let first = std::mem::take(&mut self.input);
         req.action.set("reading upstream");
-        if !first.is_empty() || self.protocol.plain().is_none() {
+        if !first.is_empty() || self.protocol.response().plain().is_none() {
             self.take(req, &mut pump, first);
         }
         let done = match pump.source {
@@ -160,8 +160,8 @@ impl<P: Protocol> Exchange<P> {
         if let Some(state) = req.upstream_states.last_mut() {
             state.response_length = len;
         }
-        self.protocol.passed(len);
-        match self.protocol.keeps() && !self.head.close {
+        self.protocol.response_mut().passed(len);
+        match self.protocol.response().keeps() && !self.head.close {
             true => self.keep(req),
             false => self.close(req),
         }
@@ -205,7 +205,7 @@ impl<P: Protocol> Exchange<P> {
         if let Some(state) = req.upstream_states.last_mut() {
             state.response_length = pump.read;
         }
-        match self.protocol.decode(req, piece.bytes_mut()) {
+        match self.protocol.response_mut().decode(req, piece.bytes_mut()) {
             Ok(decoded) => {
                 piece.truncate(decoded.data.end);
                 piece.consume(decoded.data.start);
@@ -215,7 +215,7 @@ impl<P: Protocol> Exchange<P> {
                     return self.end(req, pump, Source::Broken);
                 }
                 if decoded.end {
-                    let cut = self.protocol.is_cut();
+                    let cut = self.protocol.response().is_cut();
                     self.end(req, pump, if cut { Source::Broken } else { Source::Complete });
                 }
             }
@@ -235,7 +235,7 @@ impl<P: Protocol> Exchange<P> {
             let time = pump.time;
             pump.queue.place(|file| self.store(req, file, time));
         }
-        if how == Source::Complete && self.protocol.keeps() && !self.head.close {
+        if how == Source::Complete && self.protocol.response().keeps() && !self.head.close {
             self.keep(req);
         } else {
             self.close(req);
@@ -396,7 +396,7 @@ impl<P: Protocol> Exchange<P> {
             }
         };
         if n == 0 {
-            let complete = self.protocol.complete_at_end();
+            let complete = self.protocol.response().complete_at_end();
             if !complete {
                 req.log(Level::Error, None, format_args!("upstream prematurely closed connection"));
             }

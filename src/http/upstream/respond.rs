@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::exchange::Exchange;
 use super::head::{Field, Known};
 use super::settings::ignore;
-use super::{Protocol, Redirected, own_status_line};
+use super::{Protocol, Redirected, ResponseFraming, own_status_line};
 use crate::http::headers::{LOCATION, REFRESH, SET_COOKIE, UPGRADE};
 use crate::http::method::Method;
 use crate::http::module::Verdict;
@@ -22,13 +22,13 @@ impl<P: Protocol> Exchange<P> {
             self.head.copy_to(self.input.bytes(), &mut req.upstream_headers);
         }
         if status >= 300 && self.intercepts(req, status) {
-            self.protocol.begin_body(&self.head);
+            self.protocol.response_mut().begin_body(&self.head);
             self.finish_unread(req);
             return Verdict::Status(status);
         }
         self.header_is_there(req);
         self.accelerate(req);
-        self.protocol.begin_body(&self.head);
+        self.protocol.response_mut().begin_body(&self.head);
         if let Some(target) = self.redirect(req) {
             self.finish_unread(req);
             return redirect_inside(req, &target);
@@ -84,7 +84,7 @@ impl<P: Protocol> Exchange<P> {
 
     /// No body is wanted: the connection is kept only where none comes.
     fn finish_unread(&mut self, req: &mut Request) {
-        if self.protocol.keeps() && self.input.len() <= self.head.size && !self.head.close {
+        if self.protocol.response().keeps() && self.input.len() <= self.head.size && !self.head.close {
             self.keep(req);
         } else {
             self.close(req);

@@ -17,6 +17,7 @@ pub mod return_;
 pub mod set;
 pub mod split_clients;
 pub mod ssl;
+mod ssl_handshake;
 pub mod ssl_preread;
 mod ssl_variables;
 pub mod upstream;

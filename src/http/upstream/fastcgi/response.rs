@@ -3,8 +3,9 @@
 use bytes::Bytes;
 
 use super::{Part, Records};
+use crate::http::request::Request;
 use crate::http::upstream::head::Tell;
-use crate::http::upstream::{Decoded, Fault, Head, HeadStep, Malformed, cgi, http1};
+use crate::http::upstream::{Decoded, Fault, Head, HeadStep, Malformed, ResponseFraming, cgi, http1};
 use crate::log::{Level, bytes};
 
 /// Reads one response.
@@ -31,13 +32,6 @@ impl Response {
     /// One on a connection that is kept, or not; `catch` is `fastcgi_catch_stderr`.
     pub fn new(keep_conn: bool, catch: &'static [Bytes]) -> Response {
         Response { keep_conn, catch, ..Response::default() }
-    }
-
-    /// As [`Protocol::reset`].
-    ///
-    /// [`Protocol::reset`]: crate::http::upstream::Protocol::reset
-    pub fn reset(&mut self) {
-        *self = Response::new(self.keep_conn, self.catch);
     }
 
     /// As [`Protocol::parse_head`].
@@ -100,20 +94,8 @@ impl Response {
         head.size = place;
     }
 
-    /// As [`Protocol::begin_body`].
-    ///
-    /// [`Protocol::begin_body`]: crate::http::upstream::Protocol::begin_body
-    pub fn begin_body(&mut self, head: &Head) {
-        self.rest = match head.status {
-            204 | 304 => Some(0),
-            _ => head.length,
-        };
-    }
-
-    /// As [`Protocol::decode`].
-    ///
-    /// [`Protocol::decode`]: crate::http::upstream::Protocol::decode
-    pub fn decode(&mut self, tell: Tell<'_>, piece: &mut [u8]) -> Result<Decoded, Malformed> {
+    /// As [`ResponseFraming::decode`].
+    pub fn take_records(&mut self, tell: Tell<'_>, piece: &mut [u8]) -> Result<Decoded, Malformed> {
         let (mut data, mut at) = (0..0, 0);
         loop {
             let part = self.records.step(piece, &mut at).map_err(|bad| {
@@ -160,25 +142,34 @@ impl Response {
     fn is_short(&self) -> bool {
         self.rest.is_some_and(|rest| rest > 0)
     }
+}
 
-    /// As [`Protocol::is_cut`].
-    ///
-    /// [`Protocol::is_cut`]: crate::http::upstream::Protocol::is_cut
-    pub fn is_cut(&self) -> bool {
+impl ResponseFraming for Response {
+    fn reset(&mut self) {
+        *self = Response::new(self.keep_conn, self.catch);
+    }
+
+    fn begin_body(&mut self, head: &Head) {
+        self.rest = match head.status {
+            204 | 304 => Some(0),
+            _ => head.length,
+        };
+    }
+
+    fn decode(&mut self, req: &mut Request, piece: &mut [u8]) -> Result<Decoded, Malformed> {
+        self.take_records(&|level, what| req.log(level, None, what), piece)
+    }
+
+    fn is_cut(&self) -> bool {
         self.cut
     }
 
-    /// As [`Protocol::complete_at_end`]: a server that was not asked to keep the connection may simply close it.
-    ///
-    /// [`Protocol::complete_at_end`]: crate::http::upstream::Protocol::complete_at_end
-    pub fn complete_at_end(&self) -> bool {
+    /// A server that was not asked to keep the connection may simply close it.
+    fn complete_at_end(&self) -> bool {
         !self.keep_conn && !self.is_short()
     }
 
-    /// As [`Protocol::keeps`].
-    ///
-    /// [`Protocol::keeps`]: crate::http::upstream::Protocol::keeps
-    pub fn keeps(&self) -> bool {
+    fn keeps(&self) -> bool {
         self.keep
     }
 }
@@ -238,7 +229,7 @@ mod tests {
             if ended {
                 break;
             }
-            let Ok(decoded) = response.decode(&tell, &mut piece) else { break };
+            let Ok(decoded) = response.take_records(&tell, &mut piece) else { break };
             body.extend_from_slice(&piece[decoded.data]);
             ended = decoded.end;
         }
@@ -334,7 +325,7 @@ mod tests {
             let (mut response, mut head) = (Response::new(keep_conn, &[]), Head::default());
             let _ = response.parse(&|_, _| (), &mut wire.clone(), &mut head);
             response.begin_body(&head);
-            let _ = response.decode(&|_, _| (), &mut wire);
+            let _ = response.take_records(&|_, _| (), &mut wire);
         }
     }
 }

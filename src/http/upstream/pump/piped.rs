@@ -5,8 +5,8 @@ use std::task::{Context, Poll};
 
 use tokio::io::Interest;
 
-use super::super::Protocol;
 use super::super::exchange::Exchange;
+use super::super::{Protocol, ResponseFraming};
 use super::{Pump, SPLICE, Source};
 use crate::http::output::Gone;
 use crate::http::request::Request;
@@ -21,7 +21,7 @@ impl<P: Protocol> Exchange<P> {
         pump: &mut Pump,
         cx: &mut Context<'_>,
     ) -> Option<Poll<()>> {
-        let plain = self.protocol.plain().filter(|plain| *plain > 0)?;
+        let plain = self.protocol.response().plain().filter(|plain| *plain > 0)?;
         let used = pump.pipe.as_ref();
         if pump.queue.stores()
             || !pump.queue.is_empty()
@@ -60,7 +60,7 @@ impl<P: Protocol> Exchange<P> {
                 Err(_) => return None,
             }
         };
-        self.protocol.passed(n);
+        self.protocol.response_mut().passed(n);
         pump.read += n;
         if let Some(state) = req.upstream_states.last_mut() {
             state.bytes_received += n;

@@ -226,6 +226,26 @@ def nginx_home_server(p):
     return http, stream
 
 
+def nginx_everyday(p, root):
+    """What benchmarks leave out and servers have: logs, files, rewrites, compression, fields of their own."""
+    return f"""{MAP}
+    types {{ text/html html; text/css css; }}
+    gzip on; gzip_types text/plain text/css; gzip_min_length 256; gzip_vary on;
+    upstream app {{ server 127.0.0.1:{p.plain}; keepalive 256; keepalive_timeout {IDLE}; }}
+    server {{
+        listen 127.0.0.1:{p.front};
+        server_name cloud.example.com localhost;
+        access_log logs/access.log combined;
+        root {root};
+        rewrite ^/old/(.*)$ /$1;
+        location / {{ proxy_pass http://app;{HEADERS}
+            proxy_set_header X-Real-IP $remote_addr;
+            add_header Strict-Transport-Security "max-age=31536000" always; }}
+        location ~ \\.(html|css)$ {{ expires 1h; error_page 404 = @none; }}
+        location @none {{ return 404 "none\\n"; }}
+    }}""", ""
+
+
 def nginx_5000(p):
     """5,000 servers, two locations each, one of them a regex."""
     servers = [f"""    server {{

@@ -50,6 +50,15 @@ def wrk(url, seconds, connections=64, close=False):
     return Load(requests, micros / 1e6, p50, p99, int(broken + refused))
 
 
+def browse(url, seconds):
+    """wrk asking for this and that (everyday.lua): nothing to compare servers by."""
+    command = ["wrk", "-t1", "-c64", f"-d{seconds}s", "-s", os.path.join(HERE, "everyday.lua"), url]
+    found = re.search(r"^ *(\d+) requests in", _run(command, seconds), re.M)
+    if not found or not int(found[1]):
+        raise BenchError("no request was answered")
+    return Load(int(found[1]), float(seconds), None, None, 0)
+
+
 def h2load(url, seconds, scratch, connections=16, streams=16):
     """h2load over HTTP/2; latencies come from its log of requests, written under `scratch`."""
     log = os.path.join(scratch, "h2load.log")

@@ -242,7 +242,7 @@ def nginx_everyday(p, root):
             proxy_set_header X-Real-IP $remote_addr;
             add_header Strict-Transport-Security "max-age=31536000" always; }}
         location ~ \\.(html|css)$ {{ expires 1h; error_page 404 = @none; }}
-        location @none {{ return 404 "none\\n"; }}
+        location @none {{ return 200 "none\\n"; }}
     }}""", ""
 
 

@@ -35,10 +35,10 @@ def _run(command, seconds):
     return done.stdout
 
 
-def wrk(url, seconds, connections=64, close=False):
+def wrk(url, seconds, connections=64, close=False, script="report.lua"):
     """wrk with one thread. `close` makes every request a connection of its own; wrk's latency then starts once
-    the connection (and handshake) is there."""
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-s", os.path.join(HERE, "report.lua")]
+    the connection (and handshake) is there. `script` says what is asked for."""
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-s", os.path.join(HERE, script)]
     if close:
         command += ["-H", "Connection: close"]
     found = re.search(r"^BENCH (.*)$", _run(command + [url], seconds), re.M)
@@ -48,15 +48,6 @@ def wrk(url, seconds, connections=64, close=False):
     if not requests:
         raise BenchError("no request was answered")
     return Load(requests, micros / 1e6, p50, p99, int(broken + refused))
-
-
-def browse(url, seconds):
-    """wrk asking for this and that (everyday.lua): nothing to compare servers by."""
-    command = ["wrk", "-t1", "-c64", f"-d{seconds}s", "-s", os.path.join(HERE, "everyday.lua"), url]
-    found = re.search(r"^ *(\d+) requests in", _run(command, seconds), re.M)
-    if not found or not int(found[1]):
-        raise BenchError("no request was answered")
-    return Load(int(found[1]), float(seconds), None, None, 0)
 
 
 def h2load(url, seconds, scratch, connections=16, streams=16):

@@ -2,6 +2,9 @@
 
 const MAX: u64 = i64::MAX as u64;
 
+/// So many decimal digits never exceed 63 bits.
+const SURE: usize = 18;
+
 const KILO: u64 = 1 << 10;
 const MEGA: u64 = 1 << 20;
 const GIGA: u64 = 1 << 30;
@@ -17,6 +20,10 @@ const YEAR: u64 = 365 * DAY;
 pub fn number(text: &[u8]) -> Option<u64> {
     if text.is_empty() {
         return None;
+    }
+    if text.len() <= SURE {
+        let digits = text.iter().all(u8::is_ascii_digit);
+        return digits.then(|| text.iter().fold(0, |value, byte| value * 10 + u64::from(byte - b'0')));
     }
     text.iter().try_fold(0, |value, byte| push_digit(value, *byte))
 }

@@ -4,13 +4,12 @@ use std::cell::{Cell, OnceCell, Ref, RefCell};
 use std::net::IpAddr;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use super::listen::{Addr, Port};
 use super::{Http, Server};
 use crate::log::ErrorLog;
 use crate::net::{Address, Buffer, Deadline, Io, proxy_protocol};
-use crate::process::{Slot, stats};
+use crate::process::{Count, Slot, count};
 use crate::tls::TlsInfo;
 
 /// A client's connection. Requests share it; all that changes has a cell. It is small, as there may be many that only
@@ -229,7 +228,7 @@ impl Connection {
     /// Counts it, for stub_status, among those that wait for a request.
     pub fn set_waiting(&self, waiting: bool) {
         if self.waiting.replace(waiting) != waiting {
-            stats().waiting.fetch_add(if waiting { 1 } else { -1 }, Ordering::Relaxed);
+            count(Count::Waiting, if waiting { 1 } else { -1 });
         }
     }
 

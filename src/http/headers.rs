@@ -74,7 +74,19 @@ pub const fn hash(name: &[u8]) -> u32 {
 /// Whether two names are the same, letters' case ignored. Most are written alike.
 #[inline]
 pub fn same(a: &[u8], b: &[u8]) -> bool {
-    a == b || a.eq_ignore_ascii_case(b)
+    a.len() == b.len() && (alike(a, b) || a.eq_ignore_ascii_case(b))
+}
+
+/// Whether texts of one length are the same. Names are too short for a call of memcmp to be worth it.
+#[inline(always)]
+fn alike(a: &[u8], b: &[u8]) -> bool {
+    let (Some(last_a), Some(last_b)) = (a.last_chunk::<8>(), b.last_chunk::<8>()) else {
+        let (Some(last_a), Some(last_b)) = (a.last_chunk::<4>(), b.last_chunk::<4>()) else {
+            return a.iter().zip(b).all(|(a, b)| a == b);
+        };
+        return a[..4] == b[..4] && last_a == last_b;
+    };
+    last_a == last_b && a.as_chunks::<8>().0.iter().zip(b.as_chunks::<8>().0).all(|(a, b)| a == b)
 }
 
 /// Whether `word`, which is in lower case and not empty, occurs in `value` in any case.

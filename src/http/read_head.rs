@@ -179,15 +179,17 @@ fn take_line(req: &mut Request, room: &mut Room, line: parse::Line) -> Result<()
 /// Sets path and arguments from the URI as it came.
 pub fn set_uri(req: &mut Request, merge_slashes: bool, empty_path: bool) -> Result<(), uri::Invalid> {
     let raw = &req.head.line[req.head.unparsed_uri.clone()];
-    if empty_path || uri::is_complex(raw) {
-        let (path, args) = uri::normalise(raw, merge_slashes)?;
-        req.args = Bytes::copy_from_slice(args);
-        req.uri = path.into();
-        req.complex_uri = true;
-    } else {
-        let at = memchr::memchr(b'?', raw);
-        req.uri = Bytes::copy_from_slice(&raw[..at.unwrap_or(raw.len())]);
-        req.args = at.map(|at| Bytes::copy_from_slice(&raw[at + 1..])).unwrap_or_default();
+    match uri::simple_path(raw).filter(|_| !empty_path) {
+        Some(end) => {
+            req.uri = Bytes::copy_from_slice(&raw[..end]);
+            req.args = raw.get(end + 1..).map(Bytes::copy_from_slice).unwrap_or_default();
+        }
+        None => {
+            let (path, args) = uri::normalise(raw, merge_slashes)?;
+            req.args = Bytes::copy_from_slice(args);
+            req.uri = path.into();
+            req.complex_uri = true;
+        }
     }
     Ok(())
 }
@@ -233,16 +235,17 @@ fn take_fields(
     count: &mut usize,
 ) -> Result<Fields, Refusal> {
     loop {
-        let rest = &bytes[*at..];
-        if let Some(field) = parse::usual_field(rest)
-            && room.taken + field.total <= room.end
+        if let Some(field) = parse::usual_field(bytes, *at)
+            && room.taken + field.next - *at <= room.end
         {
-            req.head.size += field.total as u64;
-            add_field(req, &rest[..field.name], &rest[field.start..field.end], count)?;
-            *at += field.total;
-            room.taken += field.total;
+            let size = field.next - *at;
+            req.head.size += size as u64;
+            add_field(req, &bytes[field.name], &bytes[field.value], count)?;
+            *at += size;
+            room.taken += size;
             continue;
         }
+        let rest = &bytes[*at..];
         let Some(end) = line_end(rest) else {
             let have = room.taken + rest.len();
             let full = have >= room.end && !room.grow(&req.server.srv.core, room.taken, have);

@@ -3,7 +3,6 @@
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -19,7 +18,7 @@ use super::{Http, body_reader, phases};
 use crate::log::Level;
 use crate::net::Buffer;
 use crate::process::memory::boxed;
-use crate::process::{Counted, stats};
+use crate::process::{Count, Counted, count};
 
 /// What becomes of a connection after a request.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -329,13 +328,13 @@ impl Request {
 
     /// Counts it, for stub_status, as one whose head is being read.
     pub(super) fn count_reading(&mut self) {
-        stats().requests.fetch_add(1, Ordering::Relaxed);
-        self.counted = Some(Counted::new(&stats().reading));
+        count(Count::Requests, 1);
+        self.counted = Some(Counted::new(Count::Reading));
     }
 
     /// Its head is complete.
     pub(super) fn count_writing(&mut self) {
-        self.counted = Some(Counted::new(&stats().writing));
+        self.counted = Some(Counted::new(Count::Writing));
     }
 
     /// The request is over: its log line.

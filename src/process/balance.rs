@@ -1,6 +1,6 @@
 //! Which thread serves a connection, and how many there may be.
 
-use super::stats::stats;
+use super::stats::{Count, count};
 use crate::log::{self, ErrorLog, Level};
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
@@ -160,7 +160,7 @@ impl Loads {
         }
         load.counter(client).fetch_add(1, Ordering::Relaxed);
         if client {
-            stats().active.fetch_add(1, Ordering::Relaxed);
+            count(Count::Active, 1);
         }
         Some(Slot { loads: self, thread: thread as u32, client })
     }
@@ -180,7 +180,7 @@ impl Drop for Slot {
     fn drop(&mut self) {
         if self.client {
             // Perhaps not the thread that counted it: what counts is the sum.
-            stats().active.fetch_sub(1, Ordering::Relaxed);
+            count(Count::Active, -1);
         }
         self.loads.threads[self.thread as usize].counter(self.client).fetch_sub(1, Ordering::SeqCst);
         if self.client && self.loads.draining.load(Ordering::SeqCst) && self.loads.clients() == 0 {

@@ -5,7 +5,6 @@
 //! `worker_processes` threads, each with a runtime of its own; the configuration is there for ever, since a
 //! reload makes a new worker.
 
-mod apart;
 mod balance;
 mod children;
 mod core;
@@ -26,7 +25,7 @@ mod worker;
 pub use self::core::{Account, Affinity, Core, CoreError, CpuSet, EnvVariable};
 pub use balance::{Full, Slot, client_slot, connection_slot};
 pub use init::run;
-pub use stats::{Counted, Stats, next_connection_number, stats};
+pub use stats::{Count, Counted, Stats, count, next_connection_number};
 
 use crate::log::{self, ErrorLog, OpenFiles};
 use crate::net::Socket;
@@ -38,7 +37,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// One loaded configuration: what this room needs of it. The methods without a default and those of
-/// connections are called in a worker thread, inside its runtime and `LocalSet`.
+/// connections are called in a worker thread, inside its runtime.
 pub trait Configuration: Send + Sync + 'static {
     /// The settings of processes.
     fn core(&self) -> &Core;

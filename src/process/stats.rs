@@ -8,54 +8,65 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 /// Threads with counters of their own; those beyond share.
 const THREADS: usize = 64;
 
-/// Counters of one thread; adding to them meets no other thread.
-#[repr(C, align(128))]
-#[derive(Debug, Default)]
-pub struct Stats {
-    pub accepted: AtomicU64,
-    pub handled: AtomicU64,
-    pub requests: AtomicU64,
+/// What is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Count {
+    Accepted,
+    Handled,
+    Requests,
     /// Connections open now.
-    pub active: AtomicI64,
+    Active,
     /// Of these, reading a request's head.
-    pub reading: AtomicI64,
+    Reading,
     /// Of these, answering.
-    pub writing: AtomicI64,
+    Writing,
     /// Of these, idle.
-    pub waiting: AtomicI64,
+    Waiting,
 }
+
+/// So many of a thing are told even by a thread that never waits.
+const MANY: u64 = 256;
+
+const COUNTS: usize = Count::Waiting as usize + 1;
 
 /// Counts one thing as long as it lives. It may end in another thread: only the sum of all threads has a meaning.
 #[derive(Debug)]
-pub struct Counted(&'static AtomicI64);
+pub struct Counted(Count);
 
 impl Counted {
     /// Adds one until it is dropped.
-    pub fn new(counter: &'static AtomicI64) -> Counted {
-        counter.fetch_add(1, Ordering::Relaxed);
-        Counted(counter)
+    pub fn new(what: Count) -> Counted {
+        count(what, 1);
+        Counted(what)
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        count(self.0, -1);
     }
 }
 
 #[repr(C, align(128))]
 struct Number(AtomicU64);
 
+/// Counters of one thread; adding to them meets no other thread.
+#[repr(C, align(128))]
+struct Counters([AtomicI64; COUNTS]);
+
 #[repr(C)]
 struct Shared {
     connection: Number,
-    threads: [Stats; THREADS],
+    threads: [Counters; THREADS],
 }
 
 static SHARED: OnceLock<&'static Shared> = OnceLock::new();
 
 thread_local! {
-    static THREAD: Cell<usize> = const { Cell::new(0) };
+    /// Which counters are this thread's; none before it has chosen.
+    static THREAD: Cell<Option<usize>> = const { Cell::new(None) };
+    /// What it counted since it told the others.
+    static OWN: [Cell<i64>; COUNTS] = const { [const { Cell::new(0) }; COUNTS] };
 }
 
 /// Makes the shared memory; called in the master before it forks.
@@ -63,14 +74,37 @@ pub(super) fn share() {
     shared();
 }
 
-/// Chooses the counters of this thread.
+/// Chooses the counters of this thread, which will call [`tell`] whenever it waits.
 pub(super) fn enter(thread: usize) {
-    THREAD.set(thread % THREADS);
+    THREAD.set(Some(thread % THREADS));
 }
 
-/// The counters of this thread.
-pub fn stats() -> &'static Stats {
-    &shared().threads[THREAD.get()]
+/// Adds to what is counted.
+pub fn count(what: Count, n: i64) {
+    if THREAD.get().is_none() {
+        shared().threads[0].0[what as usize].fetch_add(n, Ordering::Relaxed);
+        return;
+    }
+    OWN.with(|own| {
+        let own = &own[what as usize];
+        own.set(own.get() + n);
+        if own.get().unsigned_abs() >= MANY {
+            tell();
+        }
+    });
+}
+
+/// Adds what this thread counted to what all see: much of it comes to nothing before anyone could look.
+pub(super) fn tell() {
+    let Some(thread) = THREAD.get() else { return };
+    OWN.with(|own| {
+        for (own, all) in own.iter().zip(&shared().threads[thread].0) {
+            let n = own.take();
+            if n != 0 {
+                all.fetch_add(n, Ordering::Relaxed);
+            }
+        }
+    });
 }
 
 /// The number of the next connection, to a client or an upstream server; the first is 1.
@@ -78,28 +112,21 @@ pub fn next_connection_number() -> u64 {
     shared().connection.0.fetch_add(1, Ordering::Relaxed) + 1
 }
 
+/// What all threads of all workers counted together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stats([i64; COUNTS]);
+
 impl Stats {
-    /// What all threads of all workers counted together.
+    /// As it is now. A thread that is busy may have counted some more.
     pub fn total() -> Stats {
-        let total = Stats::default();
-        for thread in &shared().threads {
-            for (sum, one) in [
-                (&total.accepted, &thread.accepted),
-                (&total.handled, &thread.handled),
-                (&total.requests, &thread.requests),
-            ] {
-                sum.fetch_add(one.load(Ordering::Relaxed), Ordering::Relaxed);
-            }
-            for (sum, one) in [
-                (&total.active, &thread.active),
-                (&total.reading, &thread.reading),
-                (&total.writing, &thread.writing),
-                (&total.waiting, &thread.waiting),
-            ] {
-                sum.fetch_add(one.load(Ordering::Relaxed), Ordering::Relaxed);
-            }
-        }
-        total
+        tell();
+        let sum = |what: usize| shared().threads.iter().map(|t| t.0[what].load(Ordering::Relaxed)).sum();
+        Stats(std::array::from_fn(sum))
+    }
+
+    /// One of the counts.
+    pub fn get(&self, what: Count) -> i64 {
+        self.0[what as usize]
     }
 }
 
@@ -132,23 +159,37 @@ mod tests {
 
     #[test]
     fn threads_count_apart_and_are_added_up() {
-        let before = Stats::total().requests.load(Ordering::Relaxed);
+        let before = Stats::total().get(Count::Handled);
         let threads: Vec<_> = (0..3)
             .map(|index| {
                 std::thread::spawn(move || {
                     enter(index);
-                    stats().requests.fetch_add(5, Ordering::Relaxed);
+                    count(Count::Handled, 5);
+                    tell();
+                    // Told once only.
+                    tell();
                 })
             })
             .collect();
         threads.into_iter().for_each(|thread| thread.join().unwrap());
-        assert_eq!(Stats::total().requests.load(Ordering::Relaxed) - before, 15);
-        let active = || Stats::total().active.load(Ordering::Relaxed);
-        let counted = Counted::new(&stats().active);
-        let with = active();
-        drop(counted);
-        assert_eq!(active(), with - 1);
+        // A thread that has not chosen is seen at once.
+        std::thread::spawn(|| count(Count::Handled, 1)).join().unwrap();
+        assert_eq!(Stats::total().get(Count::Handled) - before, 16);
         let number = next_connection_number();
         assert!(next_connection_number() > number);
+    }
+
+    #[test]
+    fn what_is_counted_ends() {
+        std::thread::spawn(|| {
+            enter(0);
+            let active = || OWN.with(|own| own[Count::Active as usize].get());
+            let counted = Counted::new(Count::Active);
+            assert_eq!(active(), 1);
+            drop(counted);
+            assert_eq!(active(), 0);
+        })
+        .join()
+        .unwrap();
     }
 }

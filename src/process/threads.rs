@@ -1,8 +1,9 @@
 //! The threads of a worker: each takes connections, keeps those it should, and hands on the others.
 
-use super::apart::apart;
 use super::balance::{Loads, Slot};
-use super::{Accepted, Configuration, Core, Thread, next_connection_number, privileges, stats};
+use super::{
+    Accepted, Configuration, Core, Count, Thread, memory, next_connection_number, privileges, stats,
+};
 use crate::log::{self, ErrorLog, Level};
 use crate::net::accept::{Peer, accept};
 use crate::net::listen::{Address, Kind, Listener};
@@ -13,10 +14,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::mpsc::{Sender, UnboundedReceiver, UnboundedSender, channel, unbounded_channel};
-use tokio::task::{JoinHandle, LocalSet};
+use tokio::task::JoinHandle;
 
 /// How many idle connections are closed at once when connections run short.
 const DRAIN: usize = 32;
@@ -64,33 +64,47 @@ pub(super) fn run<T>(core: &Core, lead: impl AsyncFnOnce(&Crew) -> T) -> io::Res
     for (index, inbox) in inboxes.drain(1..).enumerate() {
         let (crew, affinity, log) =
             (crew.clone(), core.cpu_affinity.of_thread(index + 1), core.error_log.clone());
-        let runtime = runtime()?;
+        let (begun, begins) = std::sync::mpsc::sync_channel(1);
         std::thread::Builder::new().name("worker".to_owned()).spawn(move || {
             if let Some(set) = affinity {
                 privileges::bind_thread(set, &log);
             }
-            clock::once_a_turn();
-            let member = Member::new(index + 1, crew);
-            LocalSet::new().block_on(&runtime, apart(member.obey(inbox)));
+            let runtime = match runtime() {
+                Ok(runtime) => runtime,
+                // Who made the thread waits for it.
+                Err(reason) => return drop(begun.send(Err(reason))),
+            };
+            let _ = begun.send(Ok(()));
+            runtime.block_on(Member::new(index + 1, crew).obey(inbox));
         })?;
+        begins.recv().unwrap_or_else(|_| Err(io::ErrorKind::BrokenPipe.into()))?;
     }
     if let Some(set) = core.cpu_affinity.of_thread(0) {
         privileges::bind_thread(set, &core.error_log);
     }
     let runtime = runtime()?;
     let first = inboxes.pop();
-    clock::once_a_turn();
-    Ok(LocalSet::new().block_on(&runtime, async {
+    let result = runtime.block_on(async {
         let member = Member::new(0, crew.clone());
         if let Some(inbox) = first {
             tokio::task::spawn_local(member.obey(inbox));
         }
-        apart(lead(&crew)).await
-    }))
+        lead(&crew).await
+    });
+    stats::tell();
+    Ok(result)
 }
 
-fn runtime() -> io::Result<Runtime> {
-    Builder::new_current_thread().enable_io().on_thread_unpark(clock::turn).build()
+/// Tasks run before the thread looks for events again, as many as nginx takes at a time (`epoll_events`).
+const TURN: u32 = 512;
+
+/// The runtime of this thread, which gets ready to serve.
+fn runtime() -> io::Result<LocalRuntime> {
+    clock::once_a_turn();
+    memory::keep();
+    let mut builder = Builder::new_current_thread();
+    builder.enable_io().event_interval(TURN).on_thread_park(stats::tell).on_thread_unpark(clock::turn);
+    builder.build_local(LocalOptions::default())
 }
 
 // === impl Crew ===
@@ -247,7 +261,7 @@ impl Door {
     /// Counts a connection and gives it to its thread; without room for it, it is closed.
     async fn admit(&self, fd: OwnedFd, peer: Peer) {
         let loads = self.member.crew.loads;
-        stats().accepted.fetch_add(1, Ordering::Relaxed);
+        stats::count(Count::Accepted, 1);
         let drained = if loads.is_short() { self.drain() } else { 0 };
         let thread = loads.choose(self.member.index);
         let mut slot = loads.take_client(thread);
@@ -267,7 +281,7 @@ impl Door {
             );
             return;
         };
-        stats().handled.fetch_add(1, Ordering::Relaxed);
+        stats::count(Count::Handled, 1);
         let taken = Taken {
             configuration: self.configuration,
             listener: self.index,

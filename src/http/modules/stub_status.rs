@@ -1,14 +1,12 @@
 //! `ngx_http_stub_status`: counters of connections and requests.
 
-use std::sync::atomic::Ordering;
-
 use crate::conf::build::Commands;
 use crate::conf::{Build, Conf, Outcome};
 use crate::http::conf::{Loc, LocationBuild};
 use crate::http::method::Method;
 use crate::http::module::{Handlers, Module, Verdict, Wait};
 use crate::http::request::Request;
-use crate::process::Stats;
+use crate::process::{Count, Stats};
 use crate::value::Builtin;
 
 /// The module.
@@ -38,18 +36,10 @@ impl Module for StubStatus {
         })],
     };
     const VARIABLES: &'static [Builtin<Request>] = &[
-        Builtin::new("connections_active", |_, out| {
-            number(out, Stats::total().active.load(Ordering::Relaxed))
-        }),
-        Builtin::new("connections_reading", |_, out| {
-            number(out, Stats::total().reading.load(Ordering::Relaxed))
-        }),
-        Builtin::new("connections_writing", |_, out| {
-            number(out, Stats::total().writing.load(Ordering::Relaxed))
-        }),
-        Builtin::new("connections_waiting", |_, out| {
-            number(out, Stats::total().waiting.load(Ordering::Relaxed))
-        }),
+        Builtin::new("connections_active", |_, out| number(out, Count::Active)),
+        Builtin::new("connections_reading", |_, out| number(out, Count::Reading)),
+        Builtin::new("connections_writing", |_, out| number(out, Count::Writing)),
+        Builtin::new("connections_waiting", |_, out| number(out, Count::Waiting)),
     ];
 
     fn close(location: &mut LocationBuild, _: &mut Build) -> Outcome {
@@ -65,8 +55,8 @@ impl Module for StubStatus {
     }
 }
 
-fn number(out: &mut Vec<u8>, value: i64) -> bool {
-    out.extend_from_slice(value.max(0).to_string().as_bytes());
+fn number(out: &mut Vec<u8>, what: Count) -> bool {
+    out.extend_from_slice(Stats::total().get(what).max(0).to_string().as_bytes());
     true
 }
 
@@ -78,18 +68,18 @@ fn handler(req: &mut Request) -> Wait<'_, Verdict> {
         if let Err(verdict) = req.discard_body().await {
             return verdict;
         }
-        match req.respond(200, "text/plain", text(&Stats::total()).as_bytes()).await {
+        let total = Stats::total();
+        match req.respond(200, "text/plain", text(|what| total.get(what)).as_bytes()).await {
             Ok(()) => Verdict::Done,
             Err(_) => Verdict::Close,
         }
     })
 }
 
-fn text(stats: &Stats) -> String {
-    let counted = [&stats.accepted, &stats.handled, &stats.requests].map(|n| n.load(Ordering::Relaxed));
-    let [accepted, handled, requests] = counted;
-    let now = [&stats.active, &stats.reading, &stats.writing, &stats.waiting];
-    let [active, reading, writing, waiting] = now.map(|n| n.load(Ordering::Relaxed).max(0));
+fn text(get: impl Fn(Count) -> i64) -> String {
+    let [accepted, handled, requests] = [Count::Accepted, Count::Handled, Count::Requests].map(&get);
+    let now = [Count::Active, Count::Reading, Count::Writing, Count::Waiting];
+    let [active, reading, writing, waiting] = now.map(|what| get(what).max(0));
     format!(
         "Active connections: {active} \nserver accepts handled requests\n {accepted} {handled} {requests} \n\
          Reading: {reading} Writing: {writing} Waiting: {waiting} \n"
@@ -102,12 +92,14 @@ mod tests {
 
     #[test]
     fn the_page_is_nginxs() {
-        let stats = Stats::default();
-        stats.accepted.store(3, Ordering::Relaxed);
-        stats.active.store(2, Ordering::Relaxed);
-        stats.waiting.store(-1, Ordering::Relaxed);
+        let get = |what| match what {
+            Count::Accepted => 3,
+            Count::Active => 2,
+            Count::Waiting => -1,
+            _ => 0,
+        };
         assert_eq!(
-            text(&stats),
+            text(get),
             "Active connections: 2 \nserver accepts handled requests\n 3 0 0 \nReading: 0 Writing: 0 Waiting: 0 \n"
         );
     }

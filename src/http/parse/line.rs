@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use super::lanes::{NotInUris, first};
+
 /// What is wrong with a request line; the text is nginx's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LineError {
@@ -93,26 +95,24 @@ pub fn request_line(bytes: &[u8]) -> Result<Option<Line>, LineError> {
 /// What nearly all clients send: a method of capitals, a path, `HTTP/1.1` and CR LF. None where it is anything else, or
 /// has to be looked at byte by byte.
 fn usual(bytes: &[u8]) -> Option<Line> {
-    const END: &[u8] = b" HTTP/1.1\r";
-    let total = memchr::memchr(b'\n', bytes)? + 1;
-    let rest = bytes[..total - 1].strip_suffix(END)?;
-    let space = rest.iter().take(LONGEST).position(|c| *c == b' ')?;
-    let (method, uri) = (&rest[..space], &rest[space + 1..]);
-    let odd = |c: &u8| (*c <= 0x20) | (*c == 0x7f);
+    const END: &[u8] = b" HTTP/1.1\r\n";
+    let space = bytes.iter().take(LONGEST).position(|c| *c == b' ')?;
+    let method = &bytes[..space];
+    let start = space + 1;
+    let end = first::<NotInUris>(bytes, start)?;
     if space == 0
         || !method.iter().all(u8::is_ascii_uppercase)
         || method == b"CONNECT"
-        || uri.first() != Some(&b'/')
-        || uri.iter().fold(false, |any, c| any | odd(c))
+        || bytes[start] != b'/'
+        || !bytes[end..].starts_with(END)
     {
         return None;
     }
-    let end = rest.len();
-    let protocol = end + 1..total - 2;
+    let total = end + END.len();
     Some(Line {
         method: 0..space,
-        uri: space + 1..end,
-        protocol,
+        uri: start..end,
+        protocol: end + 1..total - 2,
         version: (1, 1),
         len: total - 2,
         total,

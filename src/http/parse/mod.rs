@@ -1,5 +1,6 @@
 //! A request's head from bytes: the request line and the header fields, as strictly as nginx.
 
+mod lanes;
 mod line;
 mod usual;
 
@@ -8,7 +9,8 @@ use std::ops::Range;
 use bytes::Bytes;
 
 pub use line::{Line, LineError, request_line};
-pub use usual::{UsualField, usual_field};
+use usual::usual_host;
+pub use usual::{UsualField, usual_field, usual_line};
 
 /// One line of header fields.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -138,6 +140,16 @@ const HOST: [bool; 256] = {
 /// A host as it may stand in `Host` or an absolute URI (RFC 3986, section 3.2.2): lower-cased without a last dot, and
 /// the port.
 pub fn validate_host(host: &[u8]) -> Result<(Bytes, Option<u16>), InvalidHost> {
+    match usual_host(host) {
+        Some(end) => {
+            let port = if end < host.len() { port(&host[end + 1..])? } else { None };
+            Ok((Bytes::copy_from_slice(&host[..end]), port))
+        }
+        None => any_host(host),
+    }
+}
+
+fn any_host(host: &[u8]) -> Result<(Bytes, Option<u16>), InvalidHost> {
     let end = match host.first() {
         Some(b'[') => literal_end(host)?,
         _ => name_end(host)?,
@@ -188,14 +200,11 @@ fn literal_end(host: &[u8]) -> Result<usize, InvalidHost> {
 }
 
 fn port(digits: &[u8]) -> Result<Option<u16>, InvalidHost> {
-    let mut port = 0u32;
-    for digit in digits {
-        if !digit.is_ascii_digit() || port > u32::from(u16::MAX) {
-            return Err(InvalidHost);
-        }
-        port = port * 10 + u32::from(digit - b'0');
+    if digits.is_empty() {
+        return Ok(None);
     }
-    let port = u16::try_from(port).map_err(|_| InvalidHost)?;
+    let port =
+        crate::conf::units::number(digits).and_then(|port| u16::try_from(port).ok()).ok_or(InvalidHost)?;
     Ok((port > 0).then_some(port))
 }
 

@@ -1,85 +1,68 @@
-//! Header fields as nearly all are written: what is found here in one pass needs no second look.
+//! Header fields and hosts as nearly all are written: what is found here in one pass needs no second look.
 
-/// A field at the beginning of a text: `Name: value`, and the line's end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+use std::ops::Range;
+
+use super::lanes::{Controls, NotInHosts, NotInNames, first};
+
+/// A field in a text: `Name: value`, and the line's end.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UsualField {
-    /// Length of the name.
-    pub name: usize,
-    /// Where the value begins.
-    pub start: usize,
-    /// Where the value ends.
-    pub end: usize,
-    /// Length of the line with its end.
-    pub total: usize,
+    /// Its name.
+    pub name: Range<usize>,
+    /// Its value, without spaces around it.
+    pub value: Range<usize>,
+    /// Where the next line begins.
+    pub next: usize,
 }
 
-/// The field that `text` begins with. None where it is not complete, or [`super::field_line`] has to look at it: other
+/// The field that begins at `at`. None where it is not complete, or [`super::field_line`] has to look at it: other
 /// bytes in the name, more than one space before the value, spaces behind it, control characters in it.
 #[inline(always)]
-pub fn usual_field(text: &[u8]) -> Option<UsualField> {
-    let name = first(text, not_in_names, |c| !c.is_ascii_alphanumeric() && c != b'-')?;
-    if name == 0 || text[name] != b':' {
+pub fn usual_field(text: &[u8], at: usize) -> Option<UsualField> {
+    let name = first::<NotInNames>(text, at)?;
+    if name == at || text[name] != b':' {
         return None;
     }
     let start = name + 1 + usize::from(text.get(name + 1) == Some(&b' '));
-    let end = start + first(text.get(start..)?, controls, |c| c < 0x20)?;
-    let total = match &text[end..] {
+    let end = first::<Controls>(text, start)?;
+    let next = match text.get(end..)? {
         [b'\r', b'\n', ..] => end + 2,
         [b'\n', ..] => end + 1,
         _ => return None,
     };
     let spaces = end > start && (text[start] == b' ' || text[end - 1] == b' ');
-    (!spaces).then_some(UsualField { name, start, end, total })
+    (!spaces).then_some(UsualField { name: at..name, value: start..end, next })
 }
 
-/// One in each byte of a word.
-const EACH: u64 = 0x0101_0101_0101_0101;
-/// The bit that marks a byte.
-const MARK: u64 = EACH * 0x80;
-
-/// Place of the first byte that `is` tells. `marks` tells the same of eight bytes at a time: of the marked ones, the
-/// lowest is right.
-#[inline(always)]
-fn first(text: &[u8], marks: impl Fn(u64) -> u64, is: impl Fn(u8) -> bool) -> Option<usize> {
-    let (words, rest) = text.as_chunks::<8>();
-    for (i, word) in words.iter().enumerate() {
-        let marks = marks(u64::from_le_bytes(*word));
-        if marks != 0 {
-            return Some(i * 8 + marks.trailing_zeros() as usize / 8);
-        }
-    }
-    rest.iter().position(|c| is(*c)).map(|at| words.len() * 8 + at)
+/// Length of the line that `text` begins with, without its LF. None where it is not complete, does not end in CR LF, or
+/// has other control characters.
+#[inline]
+pub fn usual_line(text: &[u8]) -> Option<usize> {
+    let end = first::<Controls>(text, 0)?;
+    text[end..].starts_with(b"\r\n").then_some(end + 1)
 }
 
-/// Marks bytes below 0x20, and may mark some above the first.
-#[inline(always)]
-fn controls(word: u64) -> u64 {
-    word.wrapping_sub(EACH * 0x20) & !word & MARK
-}
-
-/// Marks bytes other than letters, digits and hyphens.
-#[inline(always)]
-fn not_in_names(word: u64) -> u64 {
-    let ascii = word & !MARK;
-    // Nothing is carried from one byte to the next: both are below 0x80.
-    let from = |least: u8, word: u64| word + EACH * u64::from(0x80 - least);
-    let range = |least: u8, most: u8, word: u64| from(least, word) & !from(most + 1, word);
-    let lower = ascii | (EACH * 0x20);
-    let good = range(b'a', b'z', lower) | range(b'0', b'9', ascii) | range(b'-', b'-', ascii);
-    (!good | word) & MARK
+/// Where the name of a host ends that needs no change: small letters, digits, hyphens and dots, but no two dots in a
+/// row and none at the end. None where it is not such a name.
+#[inline]
+pub fn usual_host(host: &[u8]) -> Option<usize> {
+    let end = first::<NotInHosts>(host, 0).unwrap_or(host.len());
+    let name = &host[..end];
+    let dots = name.last().is_none_or(|c| *c == b'.') || name.windows(2).any(|two| two == b"..");
+    (!dots && host.get(end).is_none_or(|c| *c == b':')).then_some(end)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::{FieldLine, field_line};
+    use super::super::{FieldLine, any_host, field_line};
     use super::*;
     use proptest::prelude::*;
 
     #[test]
     fn what_is_usual() {
         let field = |text: &str| {
-            usual_field(text.as_bytes())
-                .map(|f| format!("{}={} {}", &text[..f.name], &text[f.start..f.end], &text[f.total..]))
+            let found = usual_field(text.as_bytes(), 0);
+            found.map(|f| format!("{}={} {}", &text[f.name], &text[f.value], &text[f.next..]))
         };
         assert_eq!(field("Host: a\r\nB: c\r\n").as_deref(), Some("Host=a B: c\r\n"));
         assert_eq!(field("Host:a\n").as_deref(), Some("Host=a "));
@@ -97,29 +80,51 @@ mod tests {
     }
 
     #[test]
-    fn words_are_read_as_bytes_are() {
-        for c in 0..=255u8 {
-            for at in 0..8 {
-                let mut bytes = *b"Az09-azZ";
-                bytes[at] = c;
-                let word = u64::from_le_bytes(bytes);
-                let mark = 0x80u64 << (8 * at);
-                let wrong = !c.is_ascii_alphanumeric() && c != b'-';
-                assert_eq!(not_in_names(word), if wrong { mark } else { 0 }, "{c} at {at}");
-                assert_eq!(controls(word).trailing_zeros() / 8, if c < 0x20 { at as u32 } else { 8 });
-            }
+    fn usual_lines() {
+        assert_eq!(usual_line(b"HTTP/1.1 200 OK\r\nA: b"), Some(16));
+        assert_eq!(usual_line(b"\r\n"), Some(1));
+        for other in ["", "a", "a\r", "a\n", "a\tb\r\n", "a\rb\r\n"] {
+            assert_eq!(usual_line(other.as_bytes()), None, "{other:?}");
+        }
+    }
+
+    #[test]
+    fn usual_hosts() {
+        for (host, end) in [("a", 1), ("a.b-1:80", 5), ("127.0.0.1", 9), (".a", 2), ("a:", 1)] {
+            assert_eq!(usual_host(host.as_bytes()), Some(end), "{host}");
+        }
+        for other in ["", ":", ".", "a.", "a..b", "A", "a_b", "[::1]", "a b", "a/", "a.:80"] {
+            assert_eq!(usual_host(other.as_bytes()), None, "{other}");
         }
     }
 
     proptest! {
         #[test]
-        fn the_whole_parser_agrees(text in "[A-Za-z_:\\- ]{0,12}[:]?[ -~\\t\\r\u{0}\u{e9}]{0,40}\\r?\\n[a-z]{0,3}") {
-            let text = text.as_bytes();
-            if let Some(f) = usual_field(text) {
-                let line = &text[..f.total - 1];
+        fn the_whole_parser_agrees(
+            before in "[a-z\\n]{0,20}",
+            text in "[A-Za-z_:\\- ]{0,12}[:]?[ -~\\t\\r\u{0}\u{e9}]{0,40}\\r?\\n[a-z]{0,3}",
+        ) {
+            let at = before.len();
+            let whole = before + &text;
+            if let Some(f) = usual_field(whole.as_bytes(), at) {
+                let line = &whole.as_bytes()[at..f.next - 1];
                 prop_assert!(!line.contains(&b'\n'));
-                let found = FieldLine::Field { name: 0..f.name, value: f.start..f.end, valid: true };
+                let here = |r: Range<usize>| r.start - at..r.end - at;
+                let found = FieldLine::Field { name: here(f.name), value: here(f.value), valid: true };
                 prop_assert_eq!(field_line(line, false), found);
+            }
+        }
+
+        #[test]
+        fn usual_hosts_are_hosts(host in "[a-cA-C.:1\\-]{0,20}") {
+            if let Some(end) = usual_host(host.as_bytes()) {
+                let port = host.len() > end;
+                let (name, _) = match any_host(host.as_bytes()) {
+                    Ok(found) => found,
+                    Err(_) if port => return Ok(()),
+                    Err(e) => panic!("{e:?}"),
+                };
+                prop_assert_eq!(&name[..], &host.as_bytes()[..end]);
             }
         }
     }

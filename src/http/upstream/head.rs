@@ -163,6 +163,12 @@ impl Head {
         self.fields.iter().find(|f| f.known == known && !f.ignored).map(|f| f.value(buffer))
     }
 
+    /// The first field of that kind.
+    fn first(&self, known: Known) -> Option<&Field> {
+        let came = self.seen & known.bit() != 0;
+        if came { self.fields.iter().find(|f| f.known == known) } else { None }
+    }
+
     /// Takes a field and what it means for the message. Lines about what is wrong are logged.
     #[inline(always)]
     pub fn take(
@@ -191,9 +197,9 @@ impl Head {
             Known::Other => {}
             Known::ContentLength => self.content_length(tell, buffer, &field)?,
             Known::TransferEncoding => self.transfer_encoding(tell, buffer, &field)?,
-            Known::Connection if contains_word(value, b"close") => self.close = true,
-            _ if known.once() && self.seen & known.bit() != 0 => {
-                if let Some(previous) = self.fields.iter().find(|f| f.known == known) {
+            Known::Connection => self.close |= !same(value, b"keep-alive") && contains_word(value, b"close"),
+            _ if known.once() => {
+                if let Some(previous) = self.first(known) {
                     duplicate(tell, Level::Warn, buffer, &field, previous, ", ignored");
                     field.ignored = true;
                 }
@@ -203,14 +209,14 @@ impl Head {
         self.seen |= known.bit();
         if self.fields.capacity() == 0 {
             // Most heads have no more.
-            self.fields.reserve(16);
+            self.fields = Vec::with_capacity(16);
         }
         self.fields.push(field);
         Ok(())
     }
 
     fn content_length(&mut self, tell: Tell<'_>, buffer: &[u8], field: &Field) -> Result<(), Fault> {
-        if let Some(previous) = self.fields.iter().find(|f| f.known == Known::ContentLength) {
+        if let Some(previous) = self.first(Known::ContentLength) {
             duplicate(tell, Level::Error, buffer, field, previous, "");
             return Err(Fault::InvalidHeader);
         }
@@ -233,7 +239,7 @@ impl Head {
     }
 
     fn transfer_encoding(&mut self, tell: Tell<'_>, buffer: &[u8], field: &Field) -> Result<(), Fault> {
-        if let Some(previous) = self.fields.iter().find(|f| f.known == Known::TransferEncoding) {
+        if let Some(previous) = self.first(Known::TransferEncoding) {
             duplicate(tell, Level::Error, buffer, field, previous, "");
             return Err(Fault::InvalidHeader);
         }

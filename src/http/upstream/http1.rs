@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::head::Tell;
 use super::{Decoded, Fault, Head, HeadStep, Malformed, ResponseFraming};
 use crate::http::chunked::{Decoder, Step};
-use crate::http::parse::{FieldLine, field_line, usual_field};
+use crate::http::parse::{FieldLine, field_line, usual_field, usual_line};
 use crate::http::request::Request;
 use crate::log::{Level, bytes};
 
@@ -107,7 +107,7 @@ impl Response {
     /// As [`super::Protocol::parse_head`].
     pub fn parse(&mut self, tell: Tell<'_>, buffer: &[u8], head: &mut Head) -> Result<HeadStep, Fault> {
         if head.size == 0 {
-            let line = match memchr::memchr(b'\n', buffer) {
+            let line = match usual_line(buffer).or_else(|| memchr::memchr(b'\n', buffer)) {
                 Some(end) => status_line(&buffer[..end]).map(|line| (line, end + 1)),
                 None if may_begin(buffer) => return Ok(HeadStep::More),
                 None => None,
@@ -251,12 +251,12 @@ impl ResponseFraming for Response {
 pub(super) fn fields(tell: Tell<'_>, buffer: &[u8], head: &mut Head) -> Result<bool, Fault> {
     loop {
         let start = head.size;
-        let rest = &buffer[start..];
-        if let Some(field) = usual_field(rest) {
-            head.size = start + field.total;
-            head.take(tell, buffer, start..start + field.name, start + field.start..start + field.end)?;
+        if let Some(field) = usual_field(buffer, start) {
+            head.size = field.next;
+            head.take(tell, buffer, field.name, field.value)?;
             continue;
         }
+        let rest = &buffer[start..];
         if rest.starts_with(b"\r\n") {
             head.size = start + 2;
             return Ok(true);

@@ -242,7 +242,8 @@ fn content_type(req: &mut Request, value: &[u8]) {
 /// Splits the charset off a type; parameters before it stay with the type.
 fn split_charset(value: &[u8]) -> (&[u8], Option<&[u8]>) {
     let mut from = 0;
-    while let Some(at) = memchr::memchr(b';', &value[from..]) {
+    // Types are short: looking at each byte is over before a search of many at a time has begun.
+    while let Some(at) = value[from..].iter().position(|c| *c == b';') {
         let semicolon = from + at;
         let rest = &value[semicolon + 1..];
         let spaces = rest.iter().take_while(|c| **c == b' ').count();

@@ -11,7 +11,6 @@ use std::net::{IpAddr, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::Poll;
 
 use bytes::Bytes;
@@ -138,12 +137,11 @@ impl Door {
     }
 
     fn begin(self: &Rc<Self>, key: Key, first: Bytes) {
-        let stats = process::stats();
-        stats.accepted.fetch_add(1, Ordering::Relaxed);
+        process::count(process::Count::Accepted, 1);
         let log = &self.port.listen.log;
         let context = format_args!(" while accepting new connection on {}", self.port.listen.address);
         let Ok(slot) = process::client_slot(log, context) else { return };
-        stats.handled.fetch_add(1, Ordering::Relaxed);
+        process::count(process::Count::Handled, 1);
         let number = process::next_connection_number();
         let local = match (&self.port.listen.address, key.1) {
             (ListenAddress::Inet(own), Some(ip)) => Address::Inet((ip, own.port()).into()),

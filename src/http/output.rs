@@ -16,6 +16,7 @@ use super::request::{Request, Version};
 pub(super) use super::sink::Kind;
 pub use super::sink::{Gone, Output};
 use crate::net::Socket;
+use crate::process::memory::rare;
 
 /// A head with more room than this is not kept for the next one.
 const LARGE_HEAD: usize = 16 << 10;
@@ -58,12 +59,12 @@ impl Request {
         for filter in &self.conf.handlers.header_filters {
             if let Some(status) = filter(self) {
                 self.out.filters = None;
-                return Box::pin(super::special::replace(self, status)).await;
+                return rare(|| super::special::replace(self, status)).await;
             }
         }
         self.write_head();
         match self.out.filters.as_mut().and_then(|filters| filters.additions.0.take()) {
-            Some(uri) => self.add_subrequest(uri).await,
+            Some(uri) => rare(|| self.add_subrequest(uri)).await,
             None => Ok(()),
         }
     }
@@ -114,10 +115,14 @@ impl Request {
             return Ok(());
         }
         if self.has_body_filters() {
-            self.filter(bytes)?;
-            return self.send_filtered().await;
+            return rare(|| self.send_through_filters(bytes)).await;
         }
         self.send_raw(bytes).await
+    }
+
+    async fn send_through_filters(&mut self, bytes: &[u8]) -> Result<(), Gone> {
+        self.filter(bytes)?;
+        self.send_filtered().await
     }
 
     async fn send_raw(&mut self, mut bytes: &[u8]) -> Result<(), Gone> {
@@ -218,7 +223,7 @@ impl Request {
             return Err(Gone);
         }
         if self.out.filters.is_some() {
-            self.finish_filters().await?;
+            rare(|| self.finish_filters()).await?;
         }
         if self.response.expect_trailers
             && !self.response.header_only

@@ -17,7 +17,7 @@ use super::request::{BodyLength, Head, Request, Version};
 use super::{Http, body_reader, phases};
 use crate::log::Level;
 use crate::net::Buffer;
-use crate::process::memory::boxed;
+use crate::process::memory::{boxed, rare};
 use crate::process::{Count, Counted, count};
 
 /// What becomes of a connection after a request.
@@ -83,7 +83,7 @@ impl Future for Http1 {
 async fn turn(conn: Rc<Connection>, http: &'static Http) -> bool {
     match request(conn.clone(), http).await {
         After::Keepalive if !crate::process::exiting() || !conn.buffer.borrow().is_empty() => return true,
-        After::Linger => Box::pin(linger(&conn, http)).await,
+        After::Linger => rare(|| linger(&conn, http)).await,
         _ => {}
     }
     last(conn).await
@@ -176,12 +176,13 @@ async fn request(conn: Rc<Connection>, http: &'static Http) -> After {
     let head = read_head(&mut req).await;
     if head.is_ok() {
         req.count_writing();
+        release_buffer(&req);
     }
     let answered = match head {
         Ok(()) => phases::run(&mut req).await,
         Err(Refusal::Status(status)) => {
             req.keepalive = false;
-            phases::refuse(&mut req, status).await
+            rare(|| phases::refuse(&mut req, status)).await
         }
         Err(Refusal::Silent(status)) => {
             req.response.status = status;
@@ -189,12 +190,21 @@ async fn request(conn: Rc<Connection>, http: &'static Http) -> After {
         }
     };
     if !req.conf.core.post_action.is_empty() {
-        Box::pin(phases::post_action(&mut req)).await;
+        rare(|| phases::post_action(&mut req)).await;
     }
     let after = after(&mut req, answered).await;
     req.end();
     conn.keepalive.set(u32::try_from(req.conf.core.keepalive_timeout.0).unwrap_or(u32::MAX));
     after
+}
+
+/// Without a body nothing more is expected before the answer: the next request of another connection gets the buffer
+/// while it is still in the processor's caches.
+fn release_buffer(req: &Request) {
+    let mut buffer = req.conn.buffer.borrow_mut();
+    if req.body_length == BodyLength::None && buffer.is_empty() {
+        buffer.release();
+    }
 }
 
 async fn after(req: &mut Request, answered: bool) -> After {

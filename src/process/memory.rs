@@ -133,6 +133,14 @@ pub fn boxed<T>(make: impl FnOnce() -> T) -> Pin<Box<T>> {
     Box::into_pin(in_place(make))
 }
 
+/// Boxes the future of a way that is seldom gone. Neither making nor running it becomes a part of the function that goes
+/// there, which would have to touch more of its stack for it every time.
+#[cold]
+#[inline(never)]
+pub fn rare<'a, F: Future + 'a>(make: impl FnOnce() -> F) -> Pin<Box<dyn Future<Output = F::Output> + 'a>> {
+    boxed(make)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

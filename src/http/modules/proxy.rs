@@ -400,10 +400,12 @@ impl Protocol for Http {
         &mut self.response
     }
 
+    #[inline(never)]
     fn rewrite_redirect(&self, req: &Request, value: &[u8], prefix: usize) -> Redirected {
         proxy_rewrite::redirect(&self.conf.own, req, value, prefix)
     }
 
+    #[inline(never)]
     fn rewrite_cookie(&self, req: &Request, value: &[u8]) -> Option<Vec<u8>> {
         proxy_rewrite::cookie(&self.conf.own, req, value)
     }

@@ -11,6 +11,7 @@ use super::{Fault, Settings, Target, Tls};
 use crate::http::request::Request;
 use crate::log::Level;
 use crate::net::{Address, Deadline, Io, Socket, clock};
+use crate::process::memory::rare;
 use crate::tls;
 use crate::upstream::connect::{Options, connect};
 use crate::upstream::keepalive::{self, Kept, Tag};
@@ -60,11 +61,8 @@ pub async fn open(
         return Ok(Link { kept, cached: true, tag, sent: 0 });
     }
     // Boxed: a task should not carry the state of connecting while it does anything else.
-    Box::pin(async {
-        let io = fresh(req, settings, target, &peer.address, local, deadline, watch).await?;
-        Ok(Link { kept: Kept::new(io, now), cached: false, tag, sent: 0 })
-    })
-    .await
+    let io = rare(|| fresh(req, settings, target, &peer.address, local, deadline, watch)).await?;
+    Ok(Link { kept: Kept::new(io, now), cached: false, tag, sent: 0 })
 }
 
 async fn fresh(

@@ -184,6 +184,8 @@ impl<P: Protocol> Exchange<P> {
     }
 
     /// Passes early hints on, where the location wants them and they are not too long.
+    #[cold]
+    #[inline(never)]
     fn pass_hints(&mut self, req: &mut Request, cx: &mut Context<'_>, most: usize) -> Result<(), Fail> {
         if let Some(state) = req.upstream_states.last_mut()
             && state.status == 0
@@ -207,6 +209,8 @@ impl<P: Protocol> Exchange<P> {
 }
 
 /// A failed read or write on an upstream's connection; the calls are named as nginx's.
+#[cold]
+#[inline(never)]
 pub fn log_io(req: &Request, e: &io::Error, plain: &str, tls: &str) {
     match e.raw_os_error() {
         Some(_) => req.log(Level::Error, Some(e), format_args!("{plain} failed")),

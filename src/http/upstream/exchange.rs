@@ -1,7 +1,6 @@
 //! One request's way over the peers: attempts, what ends them, and what is told about them.
 
 use std::ops::Range;
-use std::sync::Arc;
 use std::task::Poll;
 
 use super::client::Watch;
@@ -15,6 +14,7 @@ use crate::http::module::Verdict;
 use crate::http::request::{BodyLength, Request, Version};
 use crate::log::Level;
 use crate::net::{Buffer, Deadline, clock};
+use crate::process::memory::rare;
 use crate::upstream::{End, Pick, Source, UpstreamState};
 
 /// Why an attempt brought no response.
@@ -67,7 +67,7 @@ pub async fn run<P: Protocol>(
 ) -> Verdict {
     match unbuffered {
         true => {
-            if let Err(verdict) = preread(req).await {
+            if let Err(verdict) = rare(|| preread(req)).await {
                 return verdict;
             }
         }
@@ -75,8 +75,7 @@ pub async fn run<P: Protocol>(
             req.body.complete = true;
         }
         false => {
-            // Boxed: most requests have no body, and no use for the room this takes.
-            if let Err(verdict) = Box::pin(req.read_body()).await {
+            if let Err(verdict) = rare(|| req.read_body()).await {
                 return verdict;
             }
         }
@@ -211,13 +210,13 @@ impl<P: Protocol> Exchange<P> {
         let name = match self.pick.next(now) {
             Ok(peer) => peer.name.clone(),
             Err(nobody) => {
-                self.show(req, &nobody.name);
+                self.show(req);
                 req.upstream_states.push(UpstreamState::new(nobody.name));
                 req.log(Level::Error, None, format_args!("no live upstreams"));
                 return Err(Fail::Next(Fault::NoLive));
             }
         };
-        self.show(req, &name);
+        self.show(req);
         self.sticky_cookie(req);
         req.upstream_states.reserve_exact(1);
         req.upstream_states.push(UpstreamState::new(name));
@@ -246,9 +245,9 @@ impl<P: Protocol> Exchange<P> {
         }
     }
 
-    fn show(&self, req: &mut Request, peer: &Arc<str>) {
+    fn show(&self, req: &mut Request) {
         let uri = &self.request[self.uri.clone()];
-        req.upstream_url = Some(UpstreamUrl::new(req, self.target.schema, peer.clone(), uri));
+        req.upstream_url = Some(UpstreamUrl::new(req, self.target.schema, uri));
     }
 
     /// Milliseconds of the present attempt.
@@ -279,6 +278,8 @@ impl<P: Protocol> Exchange<P> {
     }
 
     /// Ends an attempt that failed. The status is the answer; none where another attempt follows.
+    #[cold]
+    #[inline(never)]
     fn next(&mut self, req: &mut Request, fault: Fault) -> Option<u16> {
         let cached = self.link.as_ref().is_some_and(|link| link.cached);
         self.settle(req);
@@ -356,6 +357,8 @@ impl<P: Protocol> Exchange<P> {
     }
 
     /// The client is gone: nobody gets an answer.
+    #[cold]
+    #[inline(never)]
     pub(super) fn gone(&mut self, req: &mut Request) -> Verdict {
         self.close(req);
         req.keepalive = false;

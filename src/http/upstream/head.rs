@@ -238,6 +238,7 @@ impl Head {
         }
     }
 
+    #[inline(never)]
     fn transfer_encoding(&mut self, tell: Tell<'_>, buffer: &[u8], field: &Field) -> Result<(), Fault> {
         if let Some(previous) = self.first(Known::TransferEncoding) {
             duplicate(tell, Level::Error, buffer, field, previous, "");
@@ -265,6 +266,8 @@ impl Head {
 }
 
 /// Both lengths in one head: one of them lies (RFC 9112, section 6.3).
+#[cold]
+#[inline(never)]
 fn both(tell: Tell<'_>) -> Fault {
     tell(
         Level::Error,
@@ -273,6 +276,8 @@ fn both(tell: Tell<'_>) -> Fault {
     Fault::InvalidHeader
 }
 
+#[cold]
+#[inline(never)]
 fn duplicate(tell: Tell<'_>, level: Level, buffer: &[u8], field: &Field, previous: &Field, then: &str) {
     let (name, value) = (bytes(field.name(buffer)), bytes(field.value(buffer)));
     let (old_name, old) = (bytes(previous.name(buffer)), bytes(previous.value(buffer)));

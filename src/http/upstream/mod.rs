@@ -258,21 +258,22 @@ fn without_spaces(text: &[u8]) -> &[u8] {
 #[derive(Clone, Debug)]
 pub struct UpstreamUrl {
     schema: &'static str,
-    peer: Arc<str>,
     /// None: the URI as the client wrote it.
     uri: Option<Box<[u8]>>,
 }
 
 impl UpstreamUrl {
-    fn new(req: &Request, schema: &'static str, peer: Arc<str>, uri: &[u8]) -> UpstreamUrl {
-        UpstreamUrl { schema, peer, uri: (uri != req.unparsed_uri()).then(|| uri.into()) }
+    fn new(req: &Request, schema: &'static str, uri: &[u8]) -> UpstreamUrl {
+        UpstreamUrl { schema, uri: (uri != req.unparsed_uri()).then(|| uri.into()) }
     }
 
-    /// Writes it as it is logged.
+    /// Writes it as it is logged, with the peer of the last attempt.
     pub fn write(&self, req: &Request, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let peer =
+            req.upstream_states.iter().rev().find_map(|state| state.peer.as_deref()).unwrap_or_default();
         let uri = self.uri.as_deref().unwrap_or_else(|| req.unparsed_uri());
-        let colon = if self.peer.starts_with("unix:") { ":" } else { "" };
-        write!(f, "{}{}{colon}{}", self.schema, self.peer, crate::log::bytes(uri))
+        let colon = if peer.starts_with("unix:") { ":" } else { "" };
+        write!(f, "{}{peer}{colon}{}", self.schema, crate::log::bytes(uri))
     }
 }
 

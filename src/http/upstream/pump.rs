@@ -14,6 +14,7 @@ use crate::http::request::Request;
 use crate::log::Level;
 use crate::net::splice::Pipe;
 use crate::net::{Buffer, Deadline, clock};
+use crate::process::memory::rare;
 
 /// Bodies with as much to come go through a pipe, where sockets allow.
 const SPLICE: u64 = 64 << 10;
@@ -85,6 +86,10 @@ impl<P: Protocol> Exchange<P> {
         {
             return self.pass_whole(req).await;
         }
+        rare(|| self.pump_pieces(req, stored)).await
+    }
+
+    async fn pump_pieces(&mut self, req: &mut Request, stored: Option<Option<i64>>) -> Verdict {
         let rate = match (self.buffering, &*self.settings.limit_rate) {
             (true, Some(template)) => {
                 crate::conf::units::size(&template.eval(req)).map_or(0, |size| size as u64)

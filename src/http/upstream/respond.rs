@@ -12,6 +12,7 @@ use crate::http::module::Verdict;
 use crate::http::request::{Request, Version};
 use crate::http::{special, uri};
 use crate::log::Level;
+use crate::process::memory::rare;
 
 impl<P: Protocol> Exchange<P> {
     /// Answers the client with the response whose head was read.
@@ -53,7 +54,7 @@ impl<P: Protocol> Exchange<P> {
             return self.lost(req);
         }
         if upgrade {
-            return Box::pin(self.tunnel(req)).await;
+            return rare(|| self.tunnel(req)).await;
         }
         if req.response.header_only && stored.is_none() {
             self.finish_unread(req);
@@ -76,6 +77,8 @@ impl<P: Protocol> Exchange<P> {
     }
 
     /// The client went away, or took too long, while it was being answered.
+    #[cold]
+    #[inline(never)]
     pub(super) fn lost(&mut self, req: &mut Request) -> Verdict {
         self.close(req);
         req.keepalive = false;
@@ -92,6 +95,7 @@ impl<P: Protocol> Exchange<P> {
     }
 
     /// Whether `error_page` takes the place of this response (`*_intercept_errors`).
+    #[inline(never)]
     fn intercepts(&self, req: &mut Request, status: u16) -> bool {
         if !*self.settings.intercept_errors {
             return false;
@@ -110,9 +114,14 @@ impl<P: Protocol> Exchange<P> {
 
     /// What `X-Accel-*` fields switch.
     fn accelerate(&mut self, req: &mut Request) {
-        if !self.head.has_any(&[Known::AccelLimitRate, Known::AccelBuffering, Known::AccelCharset]) {
-            return;
+        if self.head.has_any(&[Known::AccelLimitRate, Known::AccelBuffering, Known::AccelCharset]) {
+            self.switch(req);
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn switch(&mut self, req: &mut Request) {
         let ignored = *self.settings.ignore_headers;
         let buffer = self.input.bytes();
         for field in self.head.fields.iter().filter(|f| !f.ignored) {
@@ -143,6 +152,15 @@ impl<P: Protocol> Exchange<P> {
         if *self.settings.ignore_headers & ignore::REDIRECT != 0 {
             return None;
         }
+        if !self.head.has_any(&[Known::AccelRedirect]) {
+            return None;
+        }
+        self.redirect_target(req)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn redirect_target(&self, req: &mut Request) -> Option<Bytes> {
         let buffer = self.input.bytes();
         let target = Bytes::copy_from_slice(self.head.get(Known::AccelRedirect, buffer)?);
         for field in self.head.fields.iter().filter(|f| !f.ignored) {
@@ -228,6 +246,7 @@ impl<P: Protocol> Exchange<P> {
 }
 
 /// Where in `Refresh` the URL begins.
+#[inline(never)]
 fn refresh_prefix(value: &[u8]) -> Option<usize> {
     value.windows(4).position(|w| w.eq_ignore_ascii_case(b"url=")).map(|at| at + 4)
 }
@@ -263,12 +282,15 @@ fn split_charset(value: &[u8]) -> (&[u8], Option<&[u8]>) {
 }
 
 /// Seconds since 1970 of a date in any of HTTP's forms (RFC 9110, section 5.6.7).
+#[inline(never)]
 fn parse_date(value: &[u8]) -> Option<i64> {
     let time = httpdate::parse_http_date(std::str::from_utf8(value).ok()?).ok()?;
     i64::try_from(time.duration_since(std::time::UNIX_EPOCH).ok()?.as_secs()).ok()
 }
 
 /// Follows `X-Accel-Redirect`.
+#[cold]
+#[inline(never)]
 fn redirect_inside(req: &mut Request, target: &Bytes) -> Verdict {
     if target.first() == Some(&b'@') {
         if req.go_to_named(target) {

@@ -63,11 +63,15 @@ enum Source {
 impl Sending {
     /// A request of which nothing was sent.
     pub fn new(req: &Request, protocol: &impl Protocol) -> Sending {
+        let (passes, framing) = (protocol.passes_body(), protocol.framing());
+        let body = &req.body;
+        let empty =
+            body.complete && body.memory.is_empty() && body.file.is_none() && framing == Framing::None;
         Sending {
-            body: protocol.passes_body(),
-            streamed: protocol.passes_body() && !req.body.complete,
+            body: passes && !empty,
+            streamed: passes && !body.complete,
             idempotent: is_idempotent(req.method),
-            framing: protocol.framing(),
+            framing,
             ..Sending::default()
         }
     }
@@ -128,7 +132,6 @@ impl Sending {
         head: &[u8],
         cx: &mut Context<'_>,
     ) -> Poll<Result<bool, Fail>> {
-        let Some(to) = link.io().plain() else { return Poll::Ready(Ok(false)) };
         if !self.body
             || self.framing != Framing::None
             || self.head_sent < head.len()
@@ -136,6 +139,17 @@ impl Sending {
         {
             return Poll::Ready(Ok(false));
         }
+        self.poll_move(req, link, cx)
+    }
+
+    #[inline(never)]
+    fn poll_move(
+        &mut self,
+        req: &mut Request,
+        link: &mut Link,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<bool, Fail>> {
+        let Some(to) = link.io().plain() else { return Poll::Ready(Ok(false)) };
         let moved = if let Some(pipe) = self.pipe.as_mut().filter(|pipe| !pipe.is_empty()) {
             ready!(to.poll_io(Interest::WRITABLE, cx, || pipe.drain(to.as_fd())))
         } else if self.streamed && !req.body.complete {
@@ -194,9 +208,11 @@ impl Sending {
 
     /// The next piece of body, framed.
     fn next(&mut self, req: &mut Request, cx: &mut Context<'_>) -> Result<Source, Fail> {
-        if !self.body {
-            return Ok(Source::End);
-        }
+        if self.body { self.next_of_body(req, cx) } else { Ok(Source::End) }
+    }
+
+    #[inline(never)]
+    fn next_of_body(&mut self, req: &mut Request, cx: &mut Context<'_>) -> Result<Source, Fail> {
         let next = match self.framing {
             Framing::None => self.piece(req, cx)?,
             _ => self.framed(req, cx)?,

@@ -23,6 +23,7 @@ impl<P: Protocol> Exchange<P> {
     }
 
     /// Seconds since 1970 that the kept file is to bear.
+    #[inline(never)]
     pub(super) fn store_time(&self) -> Option<i64> {
         let value = self.head.get(Known::LastModified, self.input.bytes())?;
         crate::http::modules::not_modified::parse_time(value)

@@ -17,7 +17,7 @@ use super::request::{BodyLength, Head, Request, Version};
 use super::{Http, body_reader, phases};
 use crate::log::Level;
 use crate::net::Buffer;
-use crate::process::memory::{boxed, rare};
+use crate::process::memory::{boxed, in_place, rare};
 use crate::process::{Count, Counted, count};
 
 /// What becomes of a connection after a request.
@@ -171,18 +171,19 @@ fn begins(conn: &Connection, first: bool, read: Option<io::Result<usize>>) -> bo
 
 async fn request(conn: Rc<Connection>, http: &'static Http) -> After {
     conn.requests.set(conn.requests.get() + 1);
-    let mut req = Request::new(conn.clone(), http);
+    let mut req = in_place(|| Request::new(conn.clone(), http));
+    let req = &mut *req;
     req.count_reading();
-    let head = read_head(&mut req).await;
+    let head = read_head(req).await;
     if head.is_ok() {
         req.count_writing();
-        release_buffer(&req);
+        release_buffer(req);
     }
     let answered = match head {
-        Ok(()) => phases::run(&mut req).await,
+        Ok(()) => phases::run(req).await,
         Err(Refusal::Status(status)) => {
             req.keepalive = false;
-            rare(|| phases::refuse(&mut req, status)).await
+            rare(|| phases::refuse(req, status)).await
         }
         Err(Refusal::Silent(status)) => {
             req.response.status = status;
@@ -190,9 +191,9 @@ async fn request(conn: Rc<Connection>, http: &'static Http) -> After {
         }
     };
     if !req.conf.core.post_action.is_empty() {
-        rare(|| phases::post_action(&mut req)).await;
+        rare(|| phases::post_action(req)).await;
     }
-    let after = after(&mut req, answered).await;
+    let after = after(req, answered).await;
     req.end();
     conn.keepalive.set(u32::try_from(req.conf.core.keepalive_timeout.0).unwrap_or(u32::MAX));
     after

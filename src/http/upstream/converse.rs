@@ -200,7 +200,7 @@ impl<P: Protocol> Exchange<P> {
             return Ok(());
         }
         let (buffer, hidden) = (self.input.bytes(), &**self.settings.hidden);
-        let shown = self.head.fields.iter().filter(|f| !hidden.contains(f.hash, f.name(buffer)));
+        let shown = self.head.fields.iter().filter(|f| !hidden.has(f, buffer));
         match early_hints::poll_send(req, cx, shown.map(|f| (f.name(buffer), f.value(buffer)))) {
             Poll::Ready(Err(_)) => Err(Fail::Gone),
             Poll::Ready(Ok(())) | Poll::Pending => Ok(()),

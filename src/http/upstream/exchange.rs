@@ -14,7 +14,7 @@ use crate::http::module::Verdict;
 use crate::http::request::{BodyLength, Request, Version};
 use crate::log::Level;
 use crate::net::{Buffer, Deadline, clock};
-use crate::process::memory::rare;
+use crate::process::memory::{in_place, rare};
 use crate::upstream::{End, Pick, Source, UpstreamState};
 
 /// Why an attempt brought no response.
@@ -85,7 +85,7 @@ pub async fn run<P: Protocol>(
         Ok(request) => request,
         Err(status) => return Verdict::Status(status),
     };
-    let mut exchange = Exchange::new(req, settings, target, protocol, request);
+    let mut exchange = in_place(|| Exchange::new(req, settings, target, protocol, request));
     exchange.run(req).await
 }
 

@@ -69,7 +69,8 @@ macro_rules! known {
                 Known::Other
             }
 
-            fn bit(self) -> u32 {
+            /// A bit of its own.
+            pub(super) fn bit(self) -> u32 {
                 const { assert!(NAMES.len() < 32) };
                 1 << self as u32
             }

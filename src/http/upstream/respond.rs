@@ -187,7 +187,7 @@ impl<P: Protocol> Exchange<P> {
         for field in &self.head.fields {
             server |= field.known == Known::Server;
             date |= field.known == Known::Date;
-            if !field.ignored && !hidden.contains(field.hash, field.name(buffer)) {
+            if !field.ignored && !hidden.has(field, buffer) {
                 self.copy(req, field, buffer);
             }
         }

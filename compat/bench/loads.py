@@ -106,6 +106,24 @@ def curl_transfers(url, seconds, size, upload=None, parallel=4):
     return Load(len(times) * size / GIB, time.monotonic() - begun, percentile(times, 50), percentile(times, 99), 0)
 
 
+def two_over_one(cpus):
+    """How much more two of these processors do than one, where nothing stands between them: signatures of openssl.
+    Processors that share a core do much less than twice as much."""
+    def rate(some):
+        runs = [subprocess.Popen(["openssl", "speed", "-seconds", "1", "rsa4096"], text=True, stdin=subprocess.DEVNULL,
+                                 stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                                 preexec_fn=lambda cpu=cpu: os.sched_setaffinity(0, {cpu})) for cpu in some]
+        total = 0.0
+        for run in runs:
+            out = run.communicate(timeout=60)[0]
+            found = re.search(r"^rsa 4096 bits .*?([\d.]+)\s+[\d.]+$", out, re.M)
+            if run.returncode or not found:
+                raise BenchError("openssl speed printed no rate")
+            total += float(found[1])
+        return total
+    return rate(cpus) / rate(cpus[:1]) if len(cpus) > 1 else 1.0
+
+
 def probe(url, status, size):
     """One request before a load, so that a server that answers wrongly is not measured for speed."""
     done = subprocess.run(

@@ -268,6 +268,7 @@ class Bench:
         ordered = sorted(self.cpus.all)
         cpus = set(ordered[:2]) if roomy else self.cpus.all
         mine = set(ordered[2:]) if roomy else self.cpus.all
+        ceiling = loads.two_over_one(sorted(cpus)[:2])
         rates, load = [], None
         home = os.sched_getaffinity(0)
         os.sched_setaffinity(0, mine)
@@ -282,7 +283,8 @@ class Bench:
                 server.stop()
         finally:
             os.sched_setaffinity(0, home)
-        return {"cost": rates[1] / rates[0], "per_second": rates[1], "p50_us": load.p50_us, "p99_us": load.p99_us}
+        return {"cost": rates[1] / rates[0], "per_second": rates[1], "p50_us": load.p50_us, "p99_us": load.p99_us,
+                "ceiling": ceiling}
 
 
 def settled_pss(pid):

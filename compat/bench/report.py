@@ -18,7 +18,7 @@ def median_ratio(ours, theirs):
 
 def judge(row, servers):
     """Adds to each server its ratio to nginx, and returns the row's result with nxr's verdicts (None: not judged,
-    because neither server was saturated)."""
+    because neither server was saturated, or the machine has not the processors)."""
     nginx = servers.get("nginx", {})
     for found in servers.values():
         if row.kind != "scaling" and (ratio := median_ratio(found.get("costs"), nginx.get("costs"))) is not None:
@@ -34,7 +34,9 @@ def judge(row, servers):
         add("runs", None, None, False)
         return result
     if row.kind == "scaling":
-        add("two workers over one", nxr["cost"], row.target, nxr["cost"] >= row.target)
+        reached = nxr["cost"] >= row.target
+        result["ceiling"] = nxr["ceiling"]
+        add("two workers over one", nxr["cost"], row.target, None if nxr["ceiling"] < row.target else reached)
         return result
     if (ratio := nxr.get("ratio")) is None:
         add("ratio to nginx", None, row.target, False)
@@ -82,6 +84,11 @@ def _micros(value):
     return f"{value:,.0f} us" if value < 10_000 else f"{value / 1000:,.0f} ms"
 
 
+def _verdict(result):
+    verdict = result["checks"][0]["pass"]
+    return "(machine)" if verdict is None and result["kind"] == "scaling" else VERDICT[verdict]
+
+
 def _lines(result):
     """The row's table lines, one a server."""
     scaling = result["kind"] == "scaling"
@@ -96,7 +103,7 @@ def _lines(result):
             f"{found['kernel']:,.1f} us" if "kernel" in found else "",
             f"{found['ratio']:.2f}" if "ratio" in found else "",
             f"{'>=' if scaling else '<='} {result['target']:.2f}" if ours or scaling else "",
-            VERDICT[result["checks"][0]["pass"]] if ours else "",
+            _verdict(result) if ours else "",
             "" if rate is None else f"{rate:,.0f}" if rate >= 100 else f"{rate:.2f}",
             _micros(found.get("p50_us")), _micros(found.get("p99_us")),
             f"{found['busy']:.0%}" if "busy" in found else "",
@@ -115,6 +122,8 @@ def _notes(results):
                 yield f"{result['row']}: {name} disturbed: others took {found['foreign']:.0%} of its processor"
         said = [f"{c['check']} {c['value']:.2f} {VERDICT[c['pass']]}"
                 for c in result["checks"][1:] if c["value"] is not None]
+        if "ceiling" in result:
+            yield f"{result['row']}: two processors of this machine do {result['ceiling']:.2f} times the work of one"
         if said:
             yield f"{result['row']}: nxr's " + ", ".join(said)
 

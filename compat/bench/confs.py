@@ -168,6 +168,13 @@ def nginx_upload_unbuffered(p):
     return proxying(p, "", p.sink, more="\n            proxy_request_buffering off;"), ""
 
 
+def nginx_gzip(p):
+    """A page to compress, of the same folder as the backend's files."""
+    root = os.path.join(os.path.dirname(p.certs), "root")
+    return f"""    gzip on; gzip_comp_level 9; gzip_types *;
+    server {{ listen 127.0.0.1:{p.front}; location / {{ root {root}; try_files /file/page =404; }} }}""", ""
+
+
 def nginx_301(p):
     return f"    server {{ listen 127.0.0.1:{p.front}; return 301 https://$host$request_uri; }}", ""
 

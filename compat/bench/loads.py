@@ -35,10 +35,12 @@ def _run(command, seconds):
     return done.stdout
 
 
-def wrk(url, seconds, connections=64, close=False, script="report.lua"):
+def wrk(url, seconds, connections=64, close=False, script="report.lua", headers=()):
     """wrk with one thread. `close` makes every request a connection of its own; wrk's latency then starts once
     the connection (and handshake) is there. `script` says what is asked for."""
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-s", os.path.join(HERE, script)]
+    for header in headers:
+        command += ["-H", header]
     if close:
         command += ["-H", "Connection: close"]
     found = re.search(r"^BENCH (.*)$", _run(command + [url], seconds), re.M)

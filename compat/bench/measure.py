@@ -89,6 +89,8 @@ class Bench:
             os.makedirs(os.path.dirname(self.bulk))
             with open(self.bulk, "wb") as file:
                 file.truncate(rows.BULK)
+            with open(os.path.join(os.path.dirname(self.bulk), "page"), "w") as file:
+                file.write(rows.page())
             self.ports = {name: procs.free_port() for name in ("plain", "tls", "sink")}
             self.servers = [Server(name, binary, self.scratch) for name, binary in self.binaries.items()]
         except BaseException:

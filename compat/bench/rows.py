@@ -1,5 +1,6 @@
 """The work: one `Row` each, with the ratio to nginx that nxr must reach."""
 
+import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -7,6 +8,7 @@ import confs
 import loads
 
 BULK = 100 << 20  # bytes of a bulk transfer
+PAGE = 64 << 10  # bytes of the page to compress
 HELD = 2000  # idle connections of the memory rows
 
 
@@ -33,6 +35,17 @@ def url(p, scheme, host="127.0.0.1", path="/"):
 
 def keepalive(scheme):
     return lambda p, seconds, scratch, bulk: loads.wrk(url(p, scheme), seconds)
+
+
+def compressed(p, seconds, scratch, bulk):
+    return loads.wrk(url(p, "http"), seconds, headers=["Accept-Encoding: gzip"])
+
+
+def page():
+    """Text that takes a server some milliseconds to compress; always the same."""
+    chance = random.Random(1)
+    words = ["".join(chance.choices("etaoinshrdlu", k=chance.randint(2, 9))) for _ in range(4000)]
+    return " ".join(chance.choices(words, k=PAGE))[:PAGE]
 
 
 def new_connections(count=64):
@@ -87,9 +100,11 @@ def _rows():
         Row("memory-https", "memory", "connection", 0.7, c.nginx_https, c.haproxy_https, scheme="https"),
         Row("config-5000", "config", "check", 1.0, c.nginx_5000),
         Row("idle-pss", "idle", "server", 2.0, c.nginx_home_server, c.haproxy_home_server, also_own=True),
-        # RSA-4096 costs a server some ten times what it costs the client, so both processors can be the server's.
+        # The client does next to nothing here, so that both processors can be the server's. HAProxy compresses otherwise.
+        Row("scaling-gzip", "scaling", "request", 1.7, c.nginx_gzip, None, compressed, answer=(200, PAGE)),
+        # wrk takes a processor of its own while it waits for handshakes.
         Row("scaling-handshake", "scaling", "connection", 1.7, c.nginx_handshake("rsa4096"),
-            c.haproxy_handshake("rsa4096"), new_connections(), scheme="https", answer=ok, full_handshakes=True),
+            c.haproxy_handshake("rsa4096"), new_connections(), scheme="https", answer=ok, full_handshakes=True, needs_cpus=4),
         Row("scaling-http", "scaling", "request", 1.7, c.nginx_http, c.haproxy_http, keepalive("http"), needs_cpus=4),
     ]
 

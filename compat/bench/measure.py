@@ -66,6 +66,23 @@ class Server:
             self.proc = None
 
 
+class Floor(Server):
+    """floor.rs: what reading and sending alone cost."""
+
+    def __init__(self, name, binary, scratch):
+        self.name, self.binary, self.version = name, binary, "floor.rs"
+        self.dir, self.proc, self.place = os.path.join(scratch, name), None, None
+        os.makedirs(self.dir, exist_ok=True)
+
+    def configure(self, row, place, workers=1):
+        self.place = place
+        return [self.binary, str(place.front)] + [str(place.plain)] * (row.floor == "proxying")
+
+    @property
+    def log(self):
+        return os.path.join(self.dir, "output.log")
+
+
 def first_line(command):
     said = subprocess.run(command, capture_output=True, text=True)
     return (said.stdout + said.stderr).strip().splitlines()[0]
@@ -92,7 +109,8 @@ class Bench:
             with open(os.path.join(os.path.dirname(self.bulk), "page"), "w") as file:
                 file.write(rows.page())
             self.ports = {name: procs.free_port() for name in ("plain", "tls", "sink")}
-            self.servers = [Server(name, binary, self.scratch) for name, binary in self.binaries.items()]
+            kinds = {"floor": Floor}
+            self.servers = [kinds.get(name, Server)(name, binary, self.scratch) for name, binary in self.binaries.items()]
         except BaseException:
             self.__exit__()
             raise
@@ -136,7 +154,8 @@ class Bench:
 
     def run(self, row):
         """Measures one row: {server name: figures, or {"error": text}}."""
-        able = [server for server in self.servers if server.name != "haproxy" or row.haproxy]
+        lacks = {"haproxy": not row.haproxy, "floor": not row.floor}
+        able = [server for server in self.servers if not lacks.get(server.name)]
         if row.needs_cpus > len(self.cpus.all):
             return {s.name: {"skipped": f"needs {row.needs_cpus} processors"} for s in able}
         if row.kind in ("config", "idle"):

@@ -27,6 +27,7 @@ class Row:
     connections: int = 64
     also_own: bool = False  # the server listens on `own` too
     needs_cpus: int = 1
+    floor: str | None = None  # what floor.rs does of it: proxying or answering
 
 
 def url(p, scheme, host="127.0.0.1", path="/"):
@@ -71,8 +72,10 @@ def _rows():
     bulk = lambda *args, **more: load(args[0], "GiB", *args[1:], connections=4, **more)
     ok = (200, 3)
     return [
-        load("http-keepalive", "request", 0.80, c.nginx_http, c.haproxy_http, keepalive("http")),
-        load("return-301", "request", 0.85, c.nginx_301, c.haproxy_301, keepalive("http"), answer=(301, None)),
+        load("http-keepalive", "request", 0.80, c.nginx_http, c.haproxy_http, keepalive("http"),
+             floor="proxying"),
+        load("return-301", "request", 0.85, c.nginx_301, c.haproxy_301, keepalive("http"), answer=(301, None),
+             floor="answering"),
         load("https-keepalive", "request", 0.75, c.nginx_https, c.haproxy_https, keepalive("https"), scheme="https"),
         load("https-https", "request", 0.75, c.nginx_https_https, c.haproxy_https_https, keepalive("https"),
              scheme="https"),

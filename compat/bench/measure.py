@@ -1,5 +1,6 @@
 """Rounds: every server of a row is started, then driven in turn; figures are medians over the rounds."""
 
+import functools
 import os
 import shutil
 import statistics
@@ -283,13 +284,17 @@ class Bench:
                              + procs.last_line(os.path.join(server.dir, "output.log")))
         return {"cost": (usage.ru_utime + usage.ru_stime) * 1e6, "peak_kib": usage.ru_maxrss}
 
+    @functools.cached_property
+    def ceiling(self):
+        """What a second processor of this machine adds, at best."""
+        return loads.two_over_one(sorted(self.cpus.all)[:2])
+
     def _scaled(self, row, server):
         """Units a second with two workers over one. With fewer than four processors all share all of them."""
         roomy = len(self.cpus.all) >= 4
         ordered = sorted(self.cpus.all)
         cpus = set(ordered[:2]) if roomy else self.cpus.all
         mine = set(ordered[2:]) if roomy else self.cpus.all
-        ceiling = loads.two_over_one(sorted(cpus)[:2])
         rates, load = [], None
         home = os.sched_getaffinity(0)
         os.sched_setaffinity(0, mine)
@@ -305,7 +310,7 @@ class Bench:
         finally:
             os.sched_setaffinity(0, home)
         return {"cost": rates[1] / rates[0], "per_second": rates[1], "p50_us": load.p50_us, "p99_us": load.p99_us,
-                "ceiling": ceiling}
+                "ceiling": self.ceiling}
 
 
 def settled_pss(pid):

@@ -31,9 +31,7 @@ impl NameSet {
     pub fn contains(&self, hash: u32, name: &[u8]) -> bool {
         self.bits & bit(hash) != 0 && self.names.iter().any(|(h, n)| *h == hash && same(n, name))
     }
-}
 
-impl NameSet {
     /// Whether the name of a response's field is in the set.
     #[inline(always)]
     pub fn has(&self, field: &Field, buffer: &[u8]) -> bool {

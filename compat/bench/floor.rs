@@ -1,8 +1,9 @@
 //! The least that a server over epoll(7) does: it reads, and sends what does not depend on what it read. What it costs,
 //! no server that reads and sends as often can stay below.
 //!
-//! usage: floor PORT           answers each read with a redirect
-//!        floor PORT UPSTREAM  for each read sends a request over a kept-alive connection, and passes on what comes
+//! usage: floor answering PORT          answers each read with a redirect
+//!        floor proxying PORT UPSTREAM  for each read sends a request over a kept-alive connection, passes on what comes
+//!        floor passing PORT UPSTREAM   a connection to the upstream for each client's, and passes on what comes
 
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Result, Write};
@@ -32,10 +33,17 @@ const IN: u32 = 1;
 const END: u32 = 0x2000;
 const EDGE: u32 = 1 << 31;
 
+#[derive(Clone, Copy, PartialEq)]
+enum Work {
+    Answering,
+    Proxying,
+    Passing,
+}
+
 struct Connection {
     stream: TcpStream,
-    /// Of an upstream's: whom its answer is for.
-    client: Option<i32>,
+    /// Where what comes goes to.
+    other: Option<i32>,
 }
 
 fn watch(epoll: i32, fd: i32, events: u32) {
@@ -49,14 +57,21 @@ fn add(epoll: i32, all: &mut HashMap<i32, Connection>, stream: TcpStream) -> Res
     stream.set_nonblocking(true)?;
     stream.set_nodelay(true)?;
     watch(epoll, fd, IN | EDGE | END);
-    all.insert(fd, Connection { stream, client: None });
+    all.insert(fd, Connection { stream, other: None });
     Ok(fd)
 }
 
 fn main() -> Result<()> {
-    let mut ports = std::env::args().skip(1).map(|port| port.parse::<u16>().expect("a port"));
+    let mut args = std::env::args().skip(1);
+    let work = match args.next().as_deref() {
+        Some("answering") => Work::Answering,
+        Some("proxying") => Work::Proxying,
+        Some("passing") => Work::Passing,
+        _ => panic!("answering, proxying or passing"),
+    };
+    let mut ports = args.map(|port| port.parse::<u16>().expect("a port"));
     let listener = TcpListener::bind(("127.0.0.1", ports.next().expect("a port")))?;
-    let upstream = ports.next();
+    let upstream = ports.next().unwrap_or_default();
     listener.set_nonblocking(true)?;
     // SAFETY: no memory is involved.
     let epoll = unsafe { epoll_create1(0) };
@@ -71,7 +86,12 @@ fn main() -> Result<()> {
             let fd = event.data as i32;
             if fd == listener.as_raw_fd() {
                 while let Ok((stream, _)) = listener.accept() {
-                    add(epoll, &mut all, stream)?;
+                    let client = add(epoll, &mut all, stream)?;
+                    if work == Work::Passing {
+                        let up = add(epoll, &mut all, TcpStream::connect(("127.0.0.1", upstream))?)?;
+                        all.get_mut(&client).expect("it was kept").other = Some(up);
+                        all.get_mut(&up).expect("it was kept").other = Some(client);
+                    }
                 }
                 continue;
             }
@@ -80,25 +100,30 @@ fn main() -> Result<()> {
                 Ok(n) if n > 0 => n,
                 Err(e) if e.kind() == ErrorKind::WouldBlock => continue,
                 _ => {
-                    all.remove(&fd);
+                    let gone = all.remove(&fd).and_then(|gone| gone.other);
                     idle.retain(|kept| *kept != fd);
+                    if let Some(other) = gone.filter(|_| work == Work::Passing) {
+                        all.remove(&other);
+                    }
                     continue;
                 }
             };
-            let (to, bytes) = match (from.client.take(), upstream) {
-                (Some(client), _) => {
+            let (to, bytes) = match (work, from.other) {
+                (Work::Passing, Some(other)) => (other, &buffer[..n]),
+                (Work::Proxying, Some(client)) => {
+                    from.other = None;
                     idle.push(fd);
                     (client, &buffer[..n])
                 }
-                (None, None) => (fd, &answer[..]),
-                (None, Some(port)) => {
+                (Work::Proxying, None) => {
                     let up = match idle.pop() {
                         Some(up) => up,
-                        None => add(epoll, &mut all, TcpStream::connect(("127.0.0.1", port))?)?,
+                        None => add(epoll, &mut all, TcpStream::connect(("127.0.0.1", upstream))?)?,
                     };
-                    all.get_mut(&up).expect("it was kept").client = Some(fd);
+                    all.get_mut(&up).expect("it was kept").other = Some(fd);
                     (up, REQUEST)
                 }
+                _ => (fd, &answer[..]),
             };
             if let Some(to) = all.get_mut(&to) {
                 // All of it fits the socket's buffer. Whoever went away needs none of it.

@@ -77,7 +77,7 @@ class Floor(Server):
 
     def configure(self, row, place, workers=1):
         self.place = place
-        return [self.binary, str(place.front)] + [str(place.plain)] * (row.floor == "proxying")
+        return [self.binary, row.floor, str(place.front), str(place.plain)]
 
     @property
     def log(self):

@@ -27,7 +27,7 @@ class Row:
     connections: int = 64
     also_own: bool = False  # the server listens on `own` too
     needs_cpus: int = 1
-    floor: str | None = None  # what floor.rs does of it: proxying or answering
+    floor: str | None = None  # what floor.rs does of it: answering, proxying or passing
 
 
 def url(p, scheme, host="127.0.0.1", path="/"):
@@ -88,7 +88,8 @@ def _rows():
              scheme="https"),
         load("preread-own-tls", "connection", 0.65, c.nginx_preread_own, c.haproxy_preread_own, new_connections(),
              scheme="https", answer=ok, full_handshakes=True, also_own=True),
-        load("stream-1k", "message", 0.95, c.nginx_stream("plain"), c.haproxy_stream("plain"), keepalive("http")),
+        load("stream-1k", "message", 0.95, c.nginx_stream("plain"), c.haproxy_stream("plain"), keepalive("http"),
+             floor="passing"),
         bulk("stream-bulk", 0.45, c.nginx_stream("plain"), c.haproxy_stream("plain", c.SPLICE), download("http")),
         bulk("stream-bulk-passthrough", 0.45, c.nginx_passthrough, c.haproxy_passthrough_bulk, download("https"),
              scheme="https"),

@@ -23,7 +23,7 @@ use tokio::task::coop::has_budget_remaining;
 /// first write that finds no room has it watched for both.
 pub struct Socket {
     /// Goes before the descriptor it names. None where it could not be watched again.
-    watch: RefCell<Option<AsyncFd<Number>>>,
+    watch: RefCell<Option<Watch>>,
     /// It is watched for room to write, too.
     both: Cell<bool>,
     /// Who is going to be woken by input: none while there may be some.
@@ -31,6 +31,9 @@ pub struct Socket {
     unix: bool,
     fd: OwnedFd,
 }
+
+/// What has the runtime look for events.
+type Watch = AsyncFd<Number>;
 
 /// The number of a descriptor that somebody else owns.
 struct Number(RawFd);
@@ -47,6 +50,15 @@ type Task = NonNull<()>;
 /// None for a waker that wakes nobody.
 fn task(cx: &Context<'_>) -> Option<Task> {
     NonNull::new(cx.waker().data().cast_mut())
+}
+
+/// What was read at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// Bytes; none at the peer's end.
+    pub len: usize,
+    /// That was all there was, and the task will be woken by more.
+    pub waits: bool,
 }
 
 /// What is known of a peer's next bytes.
@@ -70,7 +82,12 @@ macro_rules! attempt {
     };
 }
 
-fn watch(fd: &OwnedFd, interest: Interest) -> io::Result<AsyncFd<Number>> {
+/// Whether `n` bytes read into `buf` were all that had come.
+fn is_all(n: usize, buf: &[u8]) -> bool {
+    0 < n && n < buf.len()
+}
+
+fn watch(fd: &OwnedFd, interest: Interest) -> io::Result<Watch> {
     // SAFETY: a `Socket` drops what watches its descriptor before the descriptor, whose number stays till then.
     let watch = unsafe { AsyncFd::register_with_interest(Number(fd.as_raw_fd()), interest) };
     watch.map_err(io::Error::from)
@@ -102,19 +119,41 @@ impl Socket {
     }
 
     /// Reads what is there into `buf`; 0 is the peer's end.
+    #[inline]
     pub fn poll_read(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        match &*self.watch.borrow() {
+            Some(watch) => self.poll_receive(watch, cx, buf),
+            None => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+        }
+    }
+
+    /// As [`Socket::poll_read`], for a task that has nothing to do with what it reads but pass it on and wait for more.
+    #[inline]
+    pub fn poll_take(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<Taken>> {
+        let watch = self.watch.borrow();
+        let Some(watch) = &*watch else { return Poll::Ready(Err(io::ErrorKind::NotConnected.into())) };
+        let len = ready!(self.poll_receive(watch, cx, buf))?;
+        let waits = is_all(len, buf) && self.poll_input(watch, cx).is_pending();
+        Poll::Ready(Ok(Taken { len, waits }))
+    }
+
+    #[inline]
+    fn poll_receive(&self, watch: &Watch, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
         loop {
             let mut read = None;
-            let tried = self.try_io(Interest::READABLE, || {
+            let tried = watch.try_io(Interest::READABLE, |_| {
+                // There is input, so that whoever waited for it has been woken.
+                self.waits.set(None);
                 let n = recv(self.fd.as_raw_fd(), buf, MsgFlags::empty())?;
                 read = Some(n);
-                // All that had come was read: the next reader waits for more without asking the system.
-                let drained = n > 0 && n < buf.len();
-                if drained { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+                // The next reader waits for more without asking the system.
+                if is_all(n, buf) { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
             });
             match (read, tried) {
                 (Some(n), _) => return Poll::Ready(Ok(n)),
-                (None, Err(e)) if e.kind() == io::ErrorKind::WouldBlock => ready!(self.poll_read_ready(cx))?,
+                (None, Err(e)) if e.kind() == io::ErrorKind::WouldBlock => {
+                    ready!(self.poll_input(watch, cx))?
+                }
                 (None, Err(e)) if e.kind() != io::ErrorKind::Interrupted => return Poll::Ready(Err(e)),
                 (None, _) => {}
             }
@@ -138,8 +177,14 @@ impl Socket {
         if self.is_waiting(cx) {
             return Poll::Pending;
         }
-        let watch = self.watch.borrow();
-        let Some(watch) = &*watch else { return Poll::Ready(Err(io::ErrorKind::NotConnected.into())) };
+        match &*self.watch.borrow() {
+            Some(watch) => self.poll_input(watch, cx),
+            None => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+        }
+    }
+
+    #[inline]
+    fn poll_input(&self, watch: &Watch, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let ready = watch.poll_read_ready(cx);
         // A task that has had its turn is told to wait too, but for its next one.
         if ready.is_pending() && has_budget_remaining() {
@@ -422,6 +467,26 @@ mod tests {
                 peer.write_all(text).unwrap();
                 assert_eq!(other.await.unwrap(), text);
             }
+        });
+    }
+
+    #[test]
+    fn who_takes_all_there_is_waits_for_more() {
+        run(async {
+            let (socket, mut peer) = pair();
+            let mut room = [0; 4];
+            let mut take = async |bytes: &[u8]| {
+                peer.write_all(bytes).unwrap();
+                poll_fn(|cx| socket.poll_take(cx, &mut room).map_ok(|taken| (taken, socket.is_waiting(cx))))
+                    .await
+            };
+            assert_eq!(take(b"abc").await.unwrap(), (Taken { len: 3, waits: true }, true));
+            // As much as there was room for: there may be more.
+            assert_eq!(take(b"abcde").await.unwrap(), (Taken { len: 4, waits: false }, false));
+            assert_eq!(take(b"").await.unwrap(), (Taken { len: 1, waits: true }, true));
+            drop(peer);
+            let end = poll_fn(|cx| socket.poll_take(cx, &mut room)).await.unwrap();
+            assert_eq!(end, Taken { len: 0, waits: false });
         });
     }
 

@@ -1,6 +1,6 @@
 //! One direction of a [`super::pump::Pump`]: what came and is not gone yet, and the ways it goes.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::io;
 use std::os::fd::AsFd;
 use std::task::{Context, Poll, ready};
@@ -11,9 +11,13 @@ use super::pump::{Limits, Side};
 use super::session::Session;
 use crate::log::Level;
 use crate::net::moderation::Moderation;
+use crate::net::socket::Taken;
 use crate::net::splice::Pipe;
 use crate::net::{Buffer, Deadline, Io, Socket, clock};
+use crate::upstream::Pick;
 
+/// Bytes a session moves before it lets others go on.
+const TURN: usize = 1 << 20;
 /// Bytes moved without a pause after which a direction goes through a pipe.
 const BULK: usize = 64 << 10;
 
@@ -32,7 +36,7 @@ pub(super) struct Direction {
     /// Bytes moved since the last pause.
     run: usize,
     /// Bytes came or went since the deadline was set.
-    pub(super) moved: Cell<bool>,
+    pub(super) moved: bool,
     /// The source has ended.
     pub(super) eof: bool,
     /// TLS holds bytes back.
@@ -51,7 +55,7 @@ impl Direction {
             pipe: None,
             moderation: None,
             run: 0,
-            moved: Cell::default(),
+            moved: false,
             eof: false,
             unflushed: false,
             rate,
@@ -99,17 +103,19 @@ impl Direction {
 }
 
 /// How the short way went.
-pub(super) struct Message {
-    /// Bytes that came.
-    pub(super) len: usize,
-    /// All of them are gone, and the task will be woken by the next.
-    pub(super) waits: bool,
+pub(super) enum Message {
+    /// Nothing came.
+    None,
+    /// What came is gone, and the task will be woken by the next.
+    Passed,
+    /// As many bytes came, the last or none of which are not gone yet, or there may be more, or something is wrong.
+    Rest(usize),
 }
 
 /// One direction and what it needs.
 pub(super) struct Step<'a> {
     pub(super) session: &'a Session,
-    pub(super) first_byte: &'a dyn Fn(),
+    pub(super) pick: &'a mut Pick,
     pub(super) from: &'a Io,
     pub(super) to: &'a Io,
     pub(super) limits: &'a Limits,
@@ -117,13 +123,19 @@ pub(super) struct Step<'a> {
 }
 
 impl Step<'_> {
+    /// Whether the next to come may be passed on as a message.
+    pub(super) fn is_short(&self) -> bool {
+        let plain = matches!((self.from, self.to), (Io::Plain(_), Io::Plain(_)));
+        plain && self.direction.is_fresh()
+    }
+
     /// The short way, of what goes by in one read and one write as most messages do. What it leaves is for the long
     /// way to go on with.
+    #[inline(always)]
     pub(super) fn message(&mut self, cx: &mut Context<'_>) -> io::Result<Message> {
-        let nothing = Message { len: 0, waits: false };
-        let (Io::Plain(from), Io::Plain(to)) = (self.from, self.to) else { return Ok(nothing) };
-        if !self.direction.is_fresh() {
-            return Ok(nothing);
+        let (Io::Plain(from), Io::Plain(to)) = (self.from, self.to) else { return Ok(Message::Rest(0)) };
+        if from.is_waiting(cx) {
+            return Ok(Message::None);
         }
         MESSAGE.with_borrow_mut(|room| {
             let size = self.limits.buffer.min(BULK);
@@ -131,24 +143,61 @@ impl Step<'_> {
                 room.resize(size, 0);
             }
             let room = &mut room[..size];
-            let Poll::Ready(received) = from.poll_read(cx, room) else {
-                return Ok(Message { len: 0, waits: true });
+            let Taken { len, waits } = match from.poll_take(cx, room) {
+                Poll::Ready(Ok(taken)) if taken.len > 0 => taken,
+                Poll::Ready(end) => {
+                    self.received(end.map(|_| 0));
+                    return Ok(Message::Rest(0));
+                }
+                Poll::Pending => return Ok(Message::None),
             };
-            let n = self.received(received);
-            let mut sent = 0;
-            if n > 0
-                && let Poll::Ready(done) = to.poll_write(cx, &room[..n])
-            {
-                sent = done.inspect_err(|reason| self.send_failed(reason))?;
-                self.count_sent(sent);
+            self.count_received(len);
+            let sent = match to.poll_write(cx, &room[..len]) {
+                Poll::Ready(sent) => sent.inspect_err(|reason| self.send_failed(reason))?,
+                Poll::Pending => 0,
+            };
+            self.count_sent(sent);
+            if waits && sent == len {
+                return Ok(Message::Passed);
             }
-            if sent == n && 0 < n && n < size && from.poll_read_ready(cx).is_pending() {
-                self.direction.run = 0;
-                return Ok(Message { len: n, waits: true });
-            }
-            self.direction.buffer = Buffer::from(&room[sent..n]);
-            Ok(Message { len: n, waits: false })
+            self.direction.run = len;
+            self.direction.moved = true;
+            self.direction.buffer = Buffer::from(&room[sent..len]);
+            Ok(Message::Rest(len))
         })
+    }
+
+    /// Whether there is nothing to do until the task is woken by input.
+    pub(super) fn is_idle(&self, cx: &Context<'_>) -> bool {
+        self.from.plain().is_some_and(|from| from.is_waiting(cx)) && !self.direction.is_due()
+    }
+
+    /// Moves what can be moved, when `moved` bytes are gone already. An error is one of sending.
+    pub(super) fn advance(
+        &mut self,
+        mut moved: usize,
+        other: &mut Direction,
+        cx: &mut Context<'_>,
+    ) -> io::Result<()> {
+        loop {
+            if self.send(cx)?.is_pending() || self.direction.eof {
+                return Ok(());
+            }
+            if moved >= TURN {
+                cx.waker().wake_by_ref();
+                return Ok(());
+            }
+            match self.receive(cx) {
+                Poll::Ready(n) => {
+                    moved += n;
+                    other.answered();
+                }
+                Poll::Pending => {
+                    self.direction.pause(moved, self.limits.buffer);
+                    return Ok(());
+                }
+            }
+        }
     }
 
     /// Sends what waits to be sent.
@@ -174,7 +223,10 @@ impl Step<'_> {
             };
             match sent {
                 Poll::Pending => return Ok(Poll::Pending),
-                Poll::Ready(Ok(n)) => self.count_sent(n),
+                Poll::Ready(Ok(n)) => {
+                    self.count_sent(n);
+                    self.note_moved(n);
+                }
                 Poll::Ready(Err(reason)) => {
                     self.send_failed(&reason);
                     return Err(reason);
@@ -205,6 +257,7 @@ impl Step<'_> {
         self.direction.eof = n == 0;
         self.direction.run = self.direction.run.saturating_add(n);
         self.count_received(n);
+        self.note_moved(n);
         if let Some(delay) = &self.direction.delay {
             let pause = (n * 1000 / self.direction.rate.max(1)) as u64;
             if pause > 0 {
@@ -300,14 +353,13 @@ impl Step<'_> {
     }
 
     /// Bytes came or went: the session is not idle.
-    fn note_moved(&self, n: usize) {
+    fn note_moved(&mut self, n: usize) {
         if n > 0 {
-            self.direction.moved.set(true);
+            self.direction.moved = true;
         }
     }
 
-    fn count_received(&self, n: usize) {
-        self.note_moved(n);
+    fn count_received(&mut self, n: usize) {
         match self.direction.from {
             Side::Client => self.session.count_received(n),
             Side::Upstream => {
@@ -317,7 +369,7 @@ impl Step<'_> {
                     upstream.attempt(|attempt| {
                         attempt.header_time.get_or_insert(time);
                     });
-                    (self.first_byte)();
+                    upstream.current(|attempt| self.pick.first_byte(attempt, clock::now()));
                 }
                 upstream.received.set(upstream.received.get() + n as u64);
             }
@@ -325,7 +377,6 @@ impl Step<'_> {
     }
 
     fn count_sent(&self, n: usize) {
-        self.note_moved(n);
         match self.direction.from {
             Side::Client => self.session.upstream.sent.set(self.session.upstream.sent.get() + n as u64),
             Side::Upstream => self.session.count_sent(n),

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 
 use super::conf::Srv;
+use super::pump::Pump;
 use super::session::Session;
 use crate::conf::build::Commands;
 use crate::conf::{Build, Conf, Outcome};
@@ -47,6 +48,14 @@ pub enum Verdict {
     End(u16),
 }
 
+/// What serves a session.
+pub enum Content {
+    /// Nothing more: it is served, and this is its status.
+    Served(u16),
+    /// What moves bytes both ways until a side ends.
+    Pump(Box<Pump>),
+}
+
 /// Everything went well.
 pub const OK: u16 = 200;
 /// What the client sent is not what was expected.
@@ -66,8 +75,8 @@ pub type Handler = fn(&mut Session) -> Verdict;
 pub type Waiting = for<'a> fn(&'a mut Session) -> Wait<'a, Verdict>;
 /// Looks at the first bytes of the client. Called with none before any are read.
 pub type PrereadHandler = fn(&mut Session, &[u8]) -> Verdict;
-/// Serves the session and returns its status.
-pub type ContentHandler = for<'a> fn(&'a mut Session) -> Wait<'a, u16>;
+/// Serves the session, or finds what is to.
+pub type ContentHandler = for<'a> fn(&'a mut Session) -> Wait<'a, Content>;
 /// Runs when the session is over.
 pub type LogHandler = fn(&mut Session);
 

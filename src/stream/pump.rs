@@ -2,16 +2,17 @@
 //! when they are gone, long transfers moved inside the kernel.
 
 use std::io;
+use std::mem::take;
 use std::net::Shutdown;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker};
 
 use super::direction::{Direction, Message, Step};
+use super::module::OK;
 use super::serve::Watch;
 use super::session::Session;
+use crate::log::Level;
 use crate::net::{Buffer, Io};
-
-/// Bytes a session moves before it lets others go on.
-const TURN: usize = 1 << 20;
+use crate::upstream::{self, Pick};
 
 /// Settings of a pump.
 pub struct Limits {
@@ -51,91 +52,147 @@ pub enum End {
     Shutdown,
 }
 
-/// A pump at work.
-pub struct Pump<'a> {
-    session: &'a Session,
-    first_byte: &'a dyn Fn(),
-    client: &'a Io,
-    upstream: &'a Io,
+/// A pump at work. What each event has to look at comes first.
+#[repr(C)]
+pub struct Pump {
+    watch: Watch,
     limits: Limits,
-    up: Direction,
-    down: Direction,
+    /// By side: what it sends comes as messages, of which nothing is left here. Neither is TLS then.
+    short: [bool; 2],
     half_closed: bool,
     armed: bool,
-    watch: Watch,
+    upstream: Io,
+    up: Direction,
+    down: Direction,
+    pick: Pick,
 }
 
-impl<'a> Pump<'a> {
-    /// A pump that sends `first` to the upstream before what the client sends, and calls `first_byte` when the
-    /// upstream sends something.
-    pub fn new(
-        session: &'a Session,
-        client: &'a Io,
-        upstream: &'a Io,
-        first: Buffer,
-        limits: Limits,
-        first_byte: &'a dyn Fn(),
-    ) -> Self {
+impl Pump {
+    /// A pump that sends `first` to the upstream that was picked before what the client sends.
+    pub fn new(upstream: Io, pick: Pick, first: Buffer, limits: Limits) -> Self {
         let mut up = Direction::new(Side::Client, limits.upload_rate);
         up.buffer = first;
         let down = Direction::new(Side::Upstream, limits.download_rate);
         let watch = Watch::default();
-        Pump {
-            session,
-            first_byte,
-            client,
-            upstream,
-            limits,
-            up,
-            down,
-            half_closed: false,
-            armed: false,
-            watch,
-        }
+        let short = [false; 2];
+        Pump { watch, limits, short, half_closed: false, armed: false, upstream, up, down, pick }
     }
 
-    /// Pumps to the end.
-    pub async fn run(mut self) -> End {
-        std::future::poll_fn(|cx| self.poll(cx)).await
-    }
-
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+    /// Moves what can be moved between the session's client and the upstream. Ready when they are done.
+    pub fn poll(&mut self, s: &Session, cx: &mut Context<'_>) -> Poll<End> {
+        let Some(client) = &s.io else { return Poll::Ready(End::Broken) };
         if self.watch.closing(cx.waker()) {
             return Poll::Ready(End::Shutdown);
         }
+        let mut moved = false;
         for side in [Side::Client, Side::Upstream] {
-            if self.is_idle(side, cx) {
-                continue;
-            }
-            if self.advance(side, cx).is_err() {
-                return Poll::Ready(End::Broken);
-            }
-            self.session.action.set(Some("proxying connection"));
-            if self.is_over() {
-                return Poll::Ready(End::Closed(side));
-            }
-            if self.limits.half_close && !self.half_closed {
-                ready!(self.shut(side, cx));
+            let passed = match self.short[side as usize] {
+                true => self.pass_message(side, s, client, cx),
+                false => Ok(Message::Rest(0)),
+            };
+            match passed {
+                Ok(Message::None) => {}
+                Ok(Message::Passed) => moved = true,
+                Ok(Message::Rest(rest)) => {
+                    if let Some(end) = self.go_on(side, rest, s, client, cx) {
+                        return Poll::Ready(end);
+                    }
+                }
+                Err(_reason) => return Poll::Ready(End::Broken),
             }
         }
-        if self.up.delayed || self.down.delayed {
-            self.session.deadline.clear();
-            self.armed = false;
-        } else if self.up.moved.take() | self.down.moved.take() | !self.armed {
-            self.session.deadline.renew(self.limits.timeout, cx);
+        if self.short != [true; 2] {
+            moved |= take(&mut self.up.moved) | take(&mut self.down.moved);
+            if self.up.delayed || self.down.delayed {
+                s.deadline.clear();
+                self.armed = false;
+                return Poll::Pending;
+            }
+        }
+        if moved || !self.armed {
+            s.deadline.renew(self.limits.timeout, cx);
             self.armed = true;
             return Poll::Pending;
         }
-        self.session.deadline.poll_expired(cx).map(|()| End::TimedOut)
+        s.deadline.poll_expired(cx).map(|()| End::TimedOut)
     }
 
-    /// Whether there is nothing to do for what `side` sends until the task is woken for it.
-    fn is_idle(&self, side: Side, cx: &Context<'_>) -> bool {
-        let (direction, from) = match side {
-            Side::Client => (&self.up, self.client),
-            Side::Upstream => (&self.down, self.upstream),
+    /// Tells of the end, gives the peer back, and returns the session's status.
+    pub fn finish(mut self: Box<Self>, s: &Session, end: End) -> u16 {
+        match end {
+            End::Closed(side) => {
+                let who = if side == Side::Client { "client" } else { "upstream" };
+                s.note(format_args!("{who} disconnected{}", s.byte_counts()));
+            }
+            End::TimedOut => {
+                let reason = io::Error::from_raw_os_error(libc::ETIMEDOUT);
+                s.connection_error(Level::Info, &reason, "connection timed out");
+            }
+            End::Shutdown => s.error(Level::Info, format_args!("shutdown timeout")),
+            End::Broken => {}
+        }
+        if self.upstream.is_tls() {
+            // close_notify, where there is room for it; nobody waits for an answer.
+            let _ = self.upstream.poll_shutdown(&mut Context::from_waker(Waker::noop()));
+        }
+        s.release(&mut self.pick, upstream::End::Done);
+        OK
+    }
+
+    /// What `side` sends, where that is messages.
+    fn pass_message(
+        &mut self,
+        side: Side,
+        s: &Session,
+        client: &Io,
+        cx: &mut Context<'_>,
+    ) -> io::Result<Message> {
+        let both_short = self.short == [true; 2];
+        let (mut step, other) = self.step(side, s, client);
+        let message = step.message(cx)?;
+        if !both_short && !matches!(message, Message::None) {
+            other.answered();
+        }
+        Ok(message)
+    }
+
+    /// The long way, of which the first `moved` bytes that `side` sent are gone.
+    #[inline(never)]
+    fn go_on(
+        &mut self,
+        side: Side,
+        moved: usize,
+        s: &Session,
+        client: &Io,
+        cx: &mut Context<'_>,
+    ) -> Option<End> {
+        let (mut step, other) = self.step(side, s, client);
+        if moved == 0 && step.is_idle(cx) {
+            return None;
+        }
+        if step.advance(moved, other, cx).is_err() {
+            return Some(End::Broken);
+        }
+        self.short[side as usize] = step.is_short();
+        s.action.set(Some("proxying connection"));
+        if self.is_over() {
+            return Some(End::Closed(side));
+        }
+        if self.limits.half_close && !self.half_closed {
+            self.shut(side, client, cx);
+        }
+        None
+    }
+
+    /// One direction with all that it needs, and the other.
+    #[inline(always)]
+    fn step<'a>(&'a mut self, from: Side, s: &'a Session, client: &'a Io) -> (Step<'a>, &'a mut Direction) {
+        let Pump { upstream, limits, up, down, pick, .. } = self;
+        let (direction, other, from, to) = match from {
+            Side::Client => (up, down, client, &*upstream),
+            Side::Upstream => (down, up, &*upstream, client),
         };
-        from.plain().is_some_and(|from| from.is_waiting(cx)) && !direction.is_due()
+        (Step { session: s, pick, from, to, limits, direction }, other)
     }
 
     /// What nginx asks after each event: with `half_close`, both sides have ended and all is sent; else one has, and
@@ -152,59 +209,19 @@ impl<'a> Pump<'a> {
     }
 
     /// Passes the end of `side` on to the other, once all it sent is there.
-    fn shut(&mut self, side: Side, cx: &mut Context<'_>) -> Poll<()> {
+    fn shut(&mut self, side: Side, client: &Io, cx: &mut Context<'_>) {
         let (direction, to) = match side {
-            Side::Client => (&self.up, self.upstream),
-            Side::Upstream => (&self.down, self.client),
+            Side::Client => (&self.up, &self.upstream),
+            Side::Upstream => (&self.down, client),
         };
         if !direction.eof || direction.pending() {
-            return Poll::Ready(());
+            return;
         }
         self.half_closed = true;
         match to {
             // Failing, it is closed already, which reading will tell.
             Io::Plain(socket) => drop(socket.shutdown(Shutdown::Write)),
             Io::Tls(_) => drop(to.poll_shutdown(cx)),
-        }
-        Poll::Ready(())
-    }
-
-    /// Moves what can be moved of what `side` sends. An error is one of sending.
-    fn advance(&mut self, side: Side, cx: &mut Context<'_>) -> io::Result<()> {
-        let Pump { session, first_byte, client, upstream, limits, .. } = self;
-        let (direction, other, from, to) = match side {
-            Side::Client => (&mut self.up, &mut self.down, &**client, &**upstream),
-            Side::Upstream => (&mut self.down, &mut self.up, &**upstream, &**client),
-        };
-        let mut step = Step { session, first_byte: *first_byte, from, to, limits, direction };
-        let Message { len: mut moved, waits } = step.message(cx)?;
-        if moved > 0 {
-            other.answered();
-        }
-        if waits {
-            return Ok(());
-        }
-        loop {
-            if step.send(cx)?.is_pending() {
-                return Ok(());
-            }
-            if step.direction.eof {
-                return Ok(());
-            }
-            if moved >= TURN {
-                cx.waker().wake_by_ref();
-                return Ok(());
-            }
-            match step.receive(cx) {
-                Poll::Ready(n) => {
-                    moved += n;
-                    other.answered();
-                }
-                Poll::Pending => {
-                    step.direction.pause(moved, step.limits.buffer);
-                    return Ok(());
-                }
-            }
         }
     }
 }

@@ -6,13 +6,14 @@ use std::io;
 use std::task::{Poll, Waker, ready};
 
 use super::Stream;
-use super::module::{BAD_REQUEST, Handler, INTERNAL_ERROR, OK, Verdict};
+use super::module::{BAD_REQUEST, Content, Handler, INTERNAL_ERROR, OK, Verdict};
 use super::modules::pass::Passed;
 use super::session::Session;
 use crate::log::Level;
 use crate::net::{Address, Buffer, Deadline, Io, Socket, proxy_protocol};
 use crate::net::{proxied::NoHeader, socket::Peeked};
 use crate::process::Slot;
+use crate::process::memory::boxed;
 
 /// Serves a connection that was accepted on port number `port` of `stream.ports`, as a task of this thread. `slot` is
 /// dropped when the connection is closed.
@@ -36,16 +37,26 @@ pub fn passed(stream: &'static Stream, port: usize, connection: Passed) {
     session.slot = slot;
     session.passes = passes;
     session.tls = tls;
-    tokio::task::spawn_local(async move { serve(&mut session).await });
+    tokio::task::spawn_local(serve(session));
 }
 
-/// Serves a session to its end, its log lines included.
-pub(super) async fn serve(s: &mut Session) {
-    s.note(format_args!("{}client {} connected to {}", s.datagram_word(), s.client, s.port.listen.address));
-    let status = match run(s).await {
-        Ok(status) | Err(status) => status,
+/// Serves a session to its end, its log lines included. The future is small, and little is between it and a pump, since
+/// each event has the processor read all of that anew.
+pub(super) async fn serve(mut s: Box<Session>) {
+    let status = match boxed(|| find_content(&mut s)).await {
+        Content::Served(status) => status,
+        Content::Pump(mut pump) => {
+            let end = poll_fn(|cx| pump.poll(&s, cx)).await;
+            pump.finish(&s, end)
+        }
     };
-    finish(s, status);
+    finish(&mut s, status);
+}
+
+/// Runs the phases up to the content.
+async fn find_content(s: &mut Session) -> Content {
+    s.note(format_args!("{}client {} connected to {}", s.datagram_word(), s.client, s.port.listen.address));
+    run(s).await.unwrap_or_else(Content::Served)
 }
 
 fn finish(s: &mut Session, status: u16) {
@@ -62,8 +73,8 @@ fn finish(s: &mut Session, status: u16) {
     }
 }
 
-/// Runs the phases; the status it ends with, either way.
-async fn run(s: &mut Session) -> Result<u16, u16> {
+/// Runs the phases; a status where one of them ends the session.
+async fn run(s: &mut Session) -> Result<Content, u16> {
     if s.addr.proxy_protocol {
         read_proxy_protocol(s).await?;
     }

@@ -13,11 +13,24 @@ use crate::net::{Address, Buffer, Deadline, Io, Socket, clock, proxy_protocol};
 use crate::process::Slot;
 use crate::tls::TlsInfo;
 use crate::tls::preread::{Parser, Preread};
-use crate::upstream::UpstreamState;
+use crate::upstream::{End, Pick, UpstreamState};
 use crate::value::{Context, Scope, Variables};
 
-/// A session.
+/// A session. What each message changes comes first, so that it is read together.
+#[repr(C)]
 pub struct Session {
+    /// The connection; none while TLS takes it over.
+    pub io: Option<Io>,
+    /// The one deadline of whatever is waited for.
+    pub deadline: Deadline,
+    /// What is being done, for the error log.
+    pub action: Cell<Option<&'static str>>,
+    /// Bytes from the client.
+    pub received: Cell<u64>,
+    /// Bytes to the client.
+    pub sent: Cell<u64>,
+    /// The attempts at upstreams.
+    pub upstream: Upstream,
     /// All stream settings.
     pub stream: &'static Stream,
     /// The server, chosen by address, then perhaps by name.
@@ -34,8 +47,6 @@ pub struct Session {
     pub realip: Option<Address>,
     /// The address that was connected to, once asked for.
     local: OnceCell<Address>,
-    /// The connection; none while TLS takes it over.
-    pub io: Option<Io>,
     /// The client of a session of datagrams, which has no connection.
     pub udp: Option<super::udp::Client>,
     /// Counts the connection until it is closed.
@@ -64,31 +75,22 @@ pub struct Session {
     pub limit_conn_status: Option<&'static str>,
     /// Values set and captured.
     pub scope: Scope,
-    /// The one deadline of whatever is waited for.
-    pub deadline: Deadline,
     /// When it began.
     pub start: Wall,
-    /// Bytes from the client.
-    pub received: Cell<u64>,
-    /// Bytes to the client.
-    pub sent: Cell<u64>,
-    /// The attempts at upstreams.
-    pub upstream: Upstream,
-    /// What is being done, for the error log.
-    pub action: Cell<Option<&'static str>>,
 }
 
 /// What a session knows of its upstream.
 #[derive(Default)]
+#[repr(C)]
 pub struct Upstream {
-    /// The session is proxied: lines of the error log name the upstream and count bytes.
-    pub proxied: Cell<bool>,
-    /// The peer, as nginx shows it.
-    pub peer: RefCell<Option<Arc<str>>>,
     /// Bytes from the peer.
     pub received: Cell<u64>,
     /// Bytes to the peer.
     pub sent: Cell<u64>,
+    /// The session is proxied: lines of the error log name the upstream and count bytes.
+    pub proxied: Cell<bool>,
+    /// The peer, as nginx shows it.
+    pub peer: RefCell<Option<Arc<str>>>,
     /// All attempts in order, the current one last.
     pub attempts: RefCell<Vec<UpstreamState>>,
     /// When the current attempt began, in milliseconds of the monotonic clock.
@@ -100,6 +102,14 @@ impl Upstream {
     pub fn attempt(&self, change: impl FnOnce(&mut UpstreamState)) {
         if let Some(last) = self.attempts.borrow_mut().last_mut() {
             change(last);
+        }
+    }
+
+    /// Calls `f` with what is known of the current attempt.
+    pub fn current<R>(&self, f: impl FnOnce(&UpstreamState) -> R) -> R {
+        match self.attempts.borrow().last() {
+            Some(state) => f(state),
+            None => f(&UpstreamState::default()),
         }
     }
 }
@@ -231,6 +241,20 @@ impl Session {
         io.with_socket(Socket::set_nodelay).inspect_err(|reason| {
             self.connection_error(Level::Info, reason, "setsockopt(TCP_NODELAY) failed");
         })
+    }
+
+    /// Closes the current attempt and gives its peer back.
+    pub fn release(&self, pick: &mut Pick, end: End) {
+        let upstream = &self.upstream;
+        let (now, start) = (clock::now(), upstream.start.get());
+        upstream.attempt(|attempt| {
+            attempt.response_time.get_or_insert(now - start);
+            attempt.bytes_received = upstream.received.get();
+            attempt.bytes_sent = upstream.sent.get();
+        });
+        if upstream.current(|state| pick.release(end, state, now)) {
+            self.error(Level::Warn, format_args!("upstream server temporarily disabled"));
+        }
     }
 
     /// What the log says before `client` where there are datagrams.

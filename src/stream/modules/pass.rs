@@ -10,7 +10,7 @@ use crate::log::Level;
 use crate::net::{Address, Io};
 use crate::process::Slot;
 use crate::settings;
-use crate::stream::module::{INTERNAL_ERROR, Module, OK, Wait};
+use crate::stream::module::{Content, INTERNAL_ERROR, Module, OK, Wait};
 use crate::stream::session::Session;
 use crate::syntax::Directive;
 use crate::tls::TlsInfo;
@@ -100,45 +100,48 @@ pub fn set_switchboard(switchboard: Switchboard) {
     SWITCHBOARD.set(Some(switchboard));
 }
 
-fn content(s: &mut Session) -> Wait<'_, u16> {
-    Box::pin(async move {
-        s.action.set(Some("passing connection to port"));
-        if s.udp.is_some() {
-            s.error(Level::Error, format_args!("cannot pass udp connection"));
-            return INTERNAL_ERROR;
+fn content(s: &mut Session) -> Wait<'_, Content> {
+    Box::pin(async move { Content::Served(pass(s)) })
+}
+
+/// Gives the connection away, and returns the status of the session.
+fn pass(s: &mut Session) -> u16 {
+    s.action.set(Some("passing connection to port"));
+    if s.udp.is_some() {
+        s.error(Level::Error, format_args!("cannot pass udp connection"));
+        return INTERNAL_ERROR;
+    }
+    let Some(to) = target(s) else { return INTERNAL_ERROR };
+    if s.passes >= MAX_PASSES {
+        s.error(Level::Error, format_args!("stream pass cycle"));
+        return INTERNAL_ERROR;
+    }
+    if !s.read_ahead.get_mut().is_empty() {
+        s.error(Level::Error, format_args!("cannot pass connection with preread data"));
+        return INTERNAL_ERROR;
+    }
+    let Some(io) = s.io.take() else { return INTERNAL_ERROR };
+    let passed = Passed {
+        io,
+        client: s.client.clone(),
+        number: s.number,
+        slot: s.slot.take(),
+        passes: s.passes + 1,
+        tls: s.tls.clone(),
+    };
+    let given = SWITCHBOARD.with_borrow(|switchboard| match switchboard {
+        Some(switchboard) => switchboard(&to, passed),
+        None => Err(Box::new(passed)),
+    });
+    match given {
+        Ok(()) => s.passed = true,
+        Err(back) => {
+            s.io = Some(back.io);
+            s.slot = back.slot;
+            s.error(Level::Error, format_args!("port not found for \"{to}\""));
         }
-        let Some(to) = target(s) else { return INTERNAL_ERROR };
-        if s.passes >= MAX_PASSES {
-            s.error(Level::Error, format_args!("stream pass cycle"));
-            return INTERNAL_ERROR;
-        }
-        if !s.read_ahead.get_mut().is_empty() {
-            s.error(Level::Error, format_args!("cannot pass connection with preread data"));
-            return INTERNAL_ERROR;
-        }
-        let Some(io) = s.io.take() else { return INTERNAL_ERROR };
-        let passed = Passed {
-            io,
-            client: s.client.clone(),
-            number: s.number,
-            slot: s.slot.take(),
-            passes: s.passes + 1,
-            tls: s.tls.clone(),
-        };
-        let given = SWITCHBOARD.with_borrow(|switchboard| match switchboard {
-            Some(switchboard) => switchboard(&to, passed),
-            None => Err(Box::new(passed)),
-        });
-        match given {
-            Ok(()) => s.passed = true,
-            Err(back) => {
-                s.io = Some(back.io);
-                s.slot = back.slot;
-                s.error(Level::Error, format_args!("port not found for \"{to}\""));
-            }
-        }
-        OK
-    })
+    }
+    OK
 }
 
 fn target(s: &Session) -> Option<Address> {

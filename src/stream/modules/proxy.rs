@@ -1,7 +1,6 @@
 //! `ngx_stream_proxy`: passes sessions on to upstreams. TLS towards them is in [`super::proxy_ssl`], the pump in
 //! [`crate::stream::pump`].
 
-use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
@@ -13,9 +12,10 @@ use crate::conf::url::{self, Use};
 use crate::conf::{Build, Conf, Fault, Outcome, Setting, set, units};
 use crate::log::Level;
 use crate::net::{Address, Buffer, Io, clock};
+use crate::process::memory::in_place;
 use crate::settings;
-use crate::stream::module::{BAD_GATEWAY, INTERNAL_ERROR, Module, OK};
-use crate::stream::pump::{self, Limits, Pump, Side};
+use crate::stream::module::{BAD_GATEWAY, Content, INTERNAL_ERROR, Module};
+use crate::stream::pump::{Limits, Pump};
 use crate::stream::session::Session;
 use crate::stream::udp::relay::Upstream;
 use crate::syntax::Directive;
@@ -210,14 +210,14 @@ enum Link {
     Datagrams(Upstream),
 }
 
-async fn content(s: &mut Session) -> u16 {
+async fn content(s: &mut Session) -> Content {
     let srv = &s.server.srv;
     let conf = &srv.proxy;
     let began = clock::wall().sec;
     s.upstream.proxied.set(true);
     let (group, host) = match target(s, conf).await {
         Ok(found) => found,
-        Err(status) => return status,
+        Err(status) => return Content::Served(status),
     };
     let options = connect::Options {
         local: local_address(s, conf),
@@ -236,47 +236,25 @@ async fn content(s: &mut Session) -> u16 {
     let start = clock::now();
     let status = loop {
         match attempt(s, &mut pick, &options, &host).await {
-            Ok(Link::Stream(upstream)) => break relay(s, &upstream, began, &mut pick).await,
+            Ok(Link::Stream(upstream)) => return Content::Pump(pump(s, upstream, began, pick)),
             Ok(Link::Datagrams(upstream)) => {
                 let end = proxy_udp::run(s, &upstream, began, &mut pick).await;
                 if end.failed {
-                    release(s, &mut pick, End::Failed);
+                    s.release(&mut pick, End::Failed);
                 }
                 break end.status;
             }
             Err(Failed::End(status)) => break status,
             Err(Failed::Next) => {}
         }
-        release(s, &mut pick, End::Failed);
+        s.release(&mut pick, End::Failed);
         let late = *conf.next_upstream_timeout > 0 && clock::now() - start >= *conf.next_upstream_timeout;
         if pick.tries() == 0 || !*conf.next_upstream || late {
             break BAD_GATEWAY;
         }
     };
-    release(s, &mut pick, End::Done);
-    status
-}
-
-/// Closes the current attempt and gives the peer back.
-fn release(s: &Session, pick: &mut Pick, end: End) {
-    let upstream = &s.upstream;
-    let (now, start) = (clock::now(), upstream.start.get());
-    upstream.attempt(|attempt| {
-        attempt.response_time.get_or_insert(now - start);
-        attempt.bytes_received = upstream.received.get();
-        attempt.bytes_sent = upstream.sent.get();
-    });
-    if with_state(s, |state| pick.release(end, state, now)) {
-        s.error(Level::Warn, format_args!("upstream server temporarily disabled"));
-    }
-}
-
-/// Calls `f` with what is known of the current attempt.
-pub fn with_state<R>(s: &Session, f: impl FnOnce(&UpstreamState) -> R) -> R {
-    match s.upstream.attempts.borrow().last() {
-        Some(state) => f(state),
-        None => f(&UpstreamState::default()),
-    }
+    s.release(&mut pick, End::Done);
+    Content::Served(status)
 }
 
 /// The group to go to, and the host's name for TLS.
@@ -437,11 +415,10 @@ fn first(s: &Session, upstream: &Io, client: &Io) -> Buffer {
     both
 }
 
-/// Moves bytes until the session is over, and returns its status.
-async fn relay(s: &Session, upstream: &Io, began: i64, pick: &mut Pick) -> u16 {
+/// What moves bytes until the session is over.
+fn pump(s: &Session, upstream: Io, began: i64, mut pick: Pick) -> Box<Pump> {
     let conf = &s.server.srv.proxy;
-    let Some(client) = &s.io else { return INTERNAL_ERROR };
-    let first = first(s, upstream, client);
+    let first = s.io.as_ref().map(|client| first(s, &upstream, client));
     let limits = Limits {
         timeout: *conf.timeout,
         buffer: *conf.buffer_size,
@@ -450,25 +427,6 @@ async fn relay(s: &Session, upstream: &Io, began: i64, pick: &mut Pick) -> u16 {
         half_close: *conf.half_close,
         start: began,
     };
-    with_state(s, |state| pick.connected(state, true, clock::now()));
-    let pick = RefCell::new(pick);
-    let first_byte = || with_state(s, |state| pick.borrow_mut().first_byte(state, clock::now()));
-    let pump = Pump::new(s, client, upstream, first, limits, &first_byte);
-    match pump.run().await {
-        pump::End::Closed(side) => {
-            let who = if side == Side::Client { "client" } else { "upstream" };
-            s.note(format_args!("{who} disconnected{}", s.byte_counts()));
-        }
-        pump::End::TimedOut => {
-            let reason = io::Error::from_raw_os_error(libc::ETIMEDOUT);
-            s.connection_error(Level::Info, &reason, "connection timed out");
-        }
-        pump::End::Shutdown => s.error(Level::Info, format_args!("shutdown timeout")),
-        pump::End::Broken => {}
-    }
-    if upstream.is_tls() {
-        // close_notify, where there is room for it; nobody waits for an answer.
-        let _ = upstream.poll_shutdown(&mut std::task::Context::from_waker(std::task::Waker::noop()));
-    }
-    OK
+    s.upstream.current(|state| pick.connected(state, true, clock::now()));
+    in_place(|| Pump::new(upstream, pick, first.unwrap_or_default(), limits))
 }

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use super::proxy::{Failed, failed_to_connect, rate, with_state};
+use super::proxy::{Failed, failed_to_connect, rate};
 use super::proxy_header::header;
 use crate::net::{Address, clock};
 use crate::stream::module::INTERNAL_ERROR;
@@ -33,8 +33,8 @@ pub async fn run(s: &Session, upstream: &Upstream, began: i64, pick: &mut Pick) 
         responses: Some(*conf.responses).filter(|n| *n < UNKNOWN),
         start: began,
     };
-    with_state(s, |state| pick.connected(state, false, clock::now()));
+    s.upstream.current(|state| pick.connected(state, false, clock::now()));
     let pick = RefCell::new(pick);
-    let first_byte = || with_state(s, |state| pick.borrow_mut().first_byte(state, clock::now()));
+    let first_byte = || s.upstream.current(|state| pick.borrow_mut().first_byte(state, clock::now()));
     Box::pin(Relay::new(s, client, upstream, limits, &first_byte).run(&header(s))).await
 }

@@ -8,7 +8,7 @@ use crate::conf::{Build, Conf, Outcome};
 use crate::log::Level;
 use crate::net::Deadline;
 use crate::settings;
-use crate::stream::module::{INTERNAL_ERROR, Module, OK, Wait};
+use crate::stream::module::{Content, INTERNAL_ERROR, Module, OK, Wait};
 use crate::stream::session::Session;
 use crate::syntax::Directive;
 use crate::value::Template;
@@ -46,11 +46,11 @@ fn directive(cf: &mut Build, d: &Directive<'_>) -> Outcome {
     Ok(())
 }
 
-fn content(s: &mut Session) -> Wait<'_, u16> {
+fn content(s: &mut Session) -> Wait<'_, Content> {
     Box::pin(async move {
         s.action.set(Some("returning text"));
         let text = s.server.srv.return_.text.eval(s);
-        match send(s, &text).await {
+        Content::Served(match send(s, &text).await {
             Some(Ok(())) => OK,
             Some(Err(reason)) => {
                 s.connection_error(Level::Info, &reason, "send() failed");
@@ -61,7 +61,7 @@ fn content(s: &mut Session) -> Wait<'_, u16> {
                 s.connection_error(Level::Info, &reason, "connection timed out");
                 OK
             }
-        }
+        })
     })
 }
 

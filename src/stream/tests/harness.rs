@@ -87,8 +87,8 @@ impl Running {
                 while let Ok((socket, peer)) = listener.accept().await {
                     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
                     let io = Io::Plain(Socket::connected(socket.into_std().unwrap().into(), false).unwrap());
-                    let mut session = Box::new(Session::new(stream, port, io, Address::Inet(peer), number));
-                    spawn_local(async move { serve(&mut session).await });
+                    let session = Box::new(Session::new(stream, port, io, Address::Inet(peer), number));
+                    spawn_local(serve(session));
                 }
             }));
         }

@@ -160,7 +160,7 @@ impl Door {
         let mut session =
             Box::new(Session::of_datagrams(self.stream, self.port, client, key.0, local, number));
         session.slot = slot;
-        tokio::task::spawn_local(async move { serve(&mut session).await });
+        tokio::task::spawn_local(serve(session));
     }
 
     /// A session is over.

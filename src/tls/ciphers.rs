@@ -3,6 +3,7 @@
 
 use super::cipher_table::{Auth, Enc, Kx, Mac, SUITES, Since, Suite};
 use super::error::Error;
+use super::key_schedule;
 use rustls::crypto::aws_lc_rs::ALL_CIPHER_SUITES;
 use rustls::sign::SigningKey;
 use rustls::{CipherSuite, ProtocolVersion, SupportedCipherSuite, SupportedProtocolVersion};
@@ -106,7 +107,8 @@ pub fn cipher_list(ids: &[u16]) -> String {
 }
 
 fn supported(id: u16) -> Option<SupportedCipherSuite> {
-    ALL_CIPHER_SUITES.iter().find(|s| u16::from(s.suite()) == id).copied()
+    let older = ALL_CIPHER_SUITES.iter().filter(|suite| suite.tls13().is_none());
+    key_schedule::suites().chain(older.copied()).find(|suite| u16::from(suite.suite()) == id)
 }
 
 /// All suites of TLSv1.3 in OpenSSL's order.

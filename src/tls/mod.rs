@@ -35,6 +35,7 @@ pub mod groups;
 mod handshake;
 mod handshake_signature;
 mod info;
+mod key_schedule;
 pub mod keys;
 mod objects;
 pub mod ocsp;

@@ -127,7 +127,7 @@ impl Group {
     pub fn resolved(host: &str, addresses: impl IntoIterator<Item = Address>) -> Rc<Group> {
         let peer = |address: Address| {
             let name: Arc<str> = address.to_string().into();
-            Peer::new(address, name.clone(), name.as_bytes().into(), Settings::default(), None)
+            Peer::new(address, name.clone(), name.into(), Settings::default(), None)
         };
         let peers: Vec<Peer> = addresses.into_iter().map(peer).collect();
         let single = peers.len() == 1;

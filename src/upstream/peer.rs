@@ -1,7 +1,7 @@
 //! One address of a server, and what is known of how it does.
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use md5::{Digest, Md5};
 
@@ -51,8 +51,8 @@ pub struct Peer {
     pub server: Arc<[u8]>,
     /// What the directive says.
     pub settings: Settings,
-    /// What `sticky` calls it: `route`, or MD5 of the name.
-    pub sid: Box<str>,
+    /// See [`Peer::sid`]; once asked for, where it is not `route`.
+    sid: OnceLock<Box<str>>,
     /// Peers of a group with the same address have the same number.
     pub address_id: u32,
     /// The server of the group that is resolved while serving, where it comes of one.
@@ -77,12 +77,7 @@ impl Peer {
         settings: Settings,
         route: Option<&str>,
     ) -> Peer {
-        let sid = match route {
-            Some(route) => route.into(),
-            None => {
-                Md5::digest(name.as_bytes()).iter().map(|b| format!("{b:02x}")).collect::<String>().into()
-            }
-        };
+        let sid = route.map(Box::<str>::from).map(OnceLock::from).unwrap_or_default();
         Peer { address, name, server, settings, sid, address_id: 0, origin: None, counts: Arc::default() }
     }
 
@@ -98,6 +93,12 @@ impl Peer {
             origin: self.origin,
             counts: self.counts.clone(),
         }
+    }
+
+    /// What `sticky` calls it: `route`, or MD5 of the name.
+    pub fn sid(&self) -> &str {
+        let md5 = || Md5::digest(self.name.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+        self.sid.get_or_init(md5)
     }
 
     /// Whether both are one.
@@ -216,7 +217,7 @@ impl Tier {
 
     /// The peer that `sticky` means, where it can be had.
     pub(super) fn by_sid(&self, states: &[State], tried: &Tried, hint: &[u8], sec: i64) -> Option<usize> {
-        let at = self.peers.iter().position(|p| p.sid.as_bytes() == hint)?;
+        let at = self.peers.iter().position(|p| p.sid().as_bytes() == hint)?;
         let peer = &self.peers[at];
         let refused = tried.has(at)
             || peer.settings.down == Down::Down
@@ -295,7 +296,7 @@ mod tests {
         let peer = |route| {
             Peer::new(address.clone(), "127.0.0.1:8081".into(), b"a"[..].into(), Settings::default(), route)
         };
-        assert_eq!(&*peer(Some("a")).sid, "a");
-        assert_eq!(&*peer(None).sid, "df2b80dc43705d28db9be6f29fe58da3");
+        assert_eq!(peer(Some("a")).sid(), "a");
+        assert_eq!(peer(None).sid(), "df2b80dc43705d28db9be6f29fe58da3");
     }
 }

@@ -199,7 +199,7 @@ impl Pick {
         let sec = (now / 1000) as i64;
         if tier.single {
             let peer = &tier.peers[0];
-            let bound = hint.is_some_and(|h| peer.sid.as_bytes() == h);
+            let bound = hint.is_some_and(|h| peer.sid().as_bytes() == h);
             let up = peer.settings.down == Down::Up || bound && peer.settings.down == Down::Draining;
             if !up || peer.full() {
                 return None;
@@ -333,14 +333,14 @@ impl Pick {
     /// The chosen peer answers: with its header, or to the end (`sticky learn`).
     pub fn learn(&self, source: &impl KeySource, at_header: bool) {
         if let (Some(sticky), Some(peer)) = (&self.group.sticky, self.peer()) {
-            sticky.learn(source, self.bond.session.as_ref(), &peer.sid, at_header);
+            sticky.learn(source, self.bond.session.as_ref(), peer.sid(), at_header);
         }
     }
 
     /// The value of the `Set-Cookie` that binds the client to the chosen peer (`sticky cookie`). `wall` is in
     /// seconds since 1970.
     pub fn cookie(&self, source: &impl KeySource, wall: i64) -> Option<Vec<u8>> {
-        self.group.sticky.as_ref()?.cookie(source, &self.peer()?.sid, wall)
+        self.group.sticky.as_ref()?.cookie(source, self.peer()?.sid(), wall)
     }
 }
 

@@ -129,7 +129,7 @@ fn sticky_routes_bind_even_to_a_draining_server() {
 fn sticky_cookies_bind() {
     let g = group("sticky cookie srv expires=1h domain=.x path=/ httponly secure samesite=lax", &["a", "b"]);
     let mut pick = take_from(g, None, "");
-    let sid = pick.next(0).unwrap().sid.clone();
+    let sid = pick.next(0).unwrap().sid().to_owned();
     let expected = format!(
         "srv={sid}; expires=Thu, 01-Jan-70 01:00:00 GMT; max-age=3600; domain=.x; httponly; secure; samesite=lax; path=/"
     );

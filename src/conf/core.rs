@@ -54,9 +54,8 @@ settings! {
         worker_connections: usize = 512,
         /// Checked only: there is but one method.
         method: () = (),
-        /// Checked only: connections are taken as they come, and spread by load.
         multi_accept: bool = false,
-        /// Checked only.
+        /// Checked only: connections are spread by load.
         accept_mutex: bool = false,
         /// Milliseconds.
         accept_mutex_delay: u64 = 500,
@@ -457,6 +456,7 @@ pub fn finish(cf: &mut Build, sockets: usize) -> Outcome<Core> {
     core.worker_processes = *main.worker_processes;
     core.worker_connections = connections;
     core.accept_mutex_delay = std::time::Duration::from_millis(*events.accept_mutex_delay);
+    core.multi_accept = *events.multi_accept;
     core.rlimit_nofile = said(&main.worker_rlimit_nofile).map(|limit| limit as u64);
     core.rlimit_core = said(&main.worker_rlimit_core);
     let timeout = said(&main.worker_shutdown_timeout).filter(|timeout| *timeout != 0);

@@ -1,6 +1,7 @@
 //! From an accepted socket to a connection: PROXY protocol, TLS, and which protocol is spoken on top.
 
 use std::io;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Poll, ready};
 
@@ -12,6 +13,7 @@ use crate::log::{self, Level};
 use crate::net::proxied::NoHeader;
 use crate::net::{Address, Deadline, Io, Socket, proxy_protocol};
 use crate::process::Slot;
+use crate::process::memory::boxed;
 use crate::tls::{self, Asking, CertifiedKey, Choice, Peer};
 use crate::value::Scope;
 use crate::value::certificates::Certificates;
@@ -38,65 +40,85 @@ pub fn passed(http: &'static Http, port: usize, io: Io, peer: Address, number: u
         start_ms,
     };
     match io {
-        Io::Plain(socket) if addr.ssl || addr.proxy_protocol => {
-            tokio::task::spawn_local(handshakes(http, incoming, socket));
-        }
-        io => begin(http, incoming, io, None),
+        Io::Plain(socket) if addr.ssl || addr.proxy_protocol => shake_hands(http, incoming, socket),
+        io => begin(Connection::new(incoming, io, None, http), http),
     }
 }
 
-/// Serves a connection whose handshakes are done, in a task that has room for no more than it needs.
-fn begin(http: &'static Http, incoming: Incoming, io: Io, server: Option<usize>) {
-    let alpn_h2 = io.tls_info().is_some_and(|info| info.alpn.as_deref() == Some(b"h2"));
-    let conn = Connection::new(incoming, io, server, http);
-    if alpn_h2 {
+/// Serves a connection that has handshakes before it. These have a room of their own, which is gone when they are done:
+/// then the same task serves the connection at once, not after all that other tasks have to do by then.
+fn shake_hands(http: &'static Http, incoming: Incoming, socket: Socket) {
+    let hands = boxed(|| handshakes(http, incoming, socket));
+    tokio::task::spawn_local(async move {
+        match hands.await {
+            Some(conn) if speaks_h2(&conn) => boxed(|| http2::serve(conn, http)).await,
+            Some(conn) if !conn.is_tls() && http2::enabled(&conn, http) => boxed(|| either(conn, http)).await,
+            Some(conn) => serve::http1(conn, http).await,
+            None => {}
+        }
+    });
+}
+
+/// Serves a connection that has no handshakes before it, in a task that has room for no more than it needs.
+fn begin(conn: Rc<Connection>, http: &'static Http) {
+    if speaks_h2(&conn) {
         tokio::task::spawn_local(http2::serve(conn, http));
     } else if !conn.is_tls() && http2::enabled(&conn, http) {
-        tokio::task::spawn_local(async move {
-            if http2::has_preface(&conn, http).await {
-                Box::pin(http2::serve(conn, http)).await;
-            } else {
-                serve::http1(conn, http).await;
-            }
-        });
+        tokio::task::spawn_local(either(conn, http));
     } else {
         tokio::task::spawn_local(serve::http1(conn, http));
     }
 }
 
-async fn handshakes(http: &'static Http, mut incoming: Incoming, socket: Socket) {
+/// Whether its handshake agreed on HTTP/2.
+fn speaks_h2(conn: &Connection) -> bool {
+    conn.io.tls_info().is_some_and(|info| info.alpn.as_deref() == Some(b"h2"))
+}
+
+/// Serves a plain connection over what its first bytes are: HTTP/2's preface, or a request of HTTP/1.
+async fn either(conn: Rc<Connection>, http: &'static Http) {
+    if http2::has_preface(&conn, http).await {
+        Box::pin(http2::serve(conn, http)).await;
+    } else {
+        serve::http1(conn, http).await;
+    }
+}
+
+/// The connection, once its handshakes are done. What went wrong is in the log.
+async fn handshakes(http: &'static Http, mut incoming: Incoming, socket: Socket) -> Option<Rc<Connection>> {
     let server = &http.servers[incoming.addr.default];
     let deadline = Deadline::never();
     deadline.set(*server.srv.core.client_header_timeout);
     if incoming.addr.proxy_protocol {
         match deadline.limit(socket.read_proxy_protocol()).await {
             Some(Ok(header)) => incoming.proxy_protocol = header.map(Box::new),
-            Some(Err(NoHeader::Wrong(proxy_protocol::Error::Short))) => return,
+            Some(Err(NoHeader::Wrong(proxy_protocol::Error::Short))) => return None,
             Some(Err(NoHeader::Wrong(error))) => {
-                return tell(http, &incoming, Level::Error, "reading PROXY protocol", &error.to_string());
+                return refuse(http, &incoming, Level::Error, "reading PROXY protocol", &error.to_string());
             }
             Some(Err(NoHeader::Failed(error))) => {
                 let (text, level) = tls::io_failure("recv()", &error, Peer::Client);
-                return tell(http, &incoming, level.into(), "reading PROXY protocol", &text);
+                return refuse(http, &incoming, level.into(), "reading PROXY protocol", &text);
             }
             None => return timed_out(http, &incoming, "reading PROXY protocol"),
         }
     }
     if !incoming.addr.ssl {
-        return begin(http, incoming, Io::Plain(socket), None);
+        return Some(Connection::new(incoming, Io::Plain(socket), None, http));
     }
     match deadline.limit(first_byte(&socket)).await {
         Some(Ok(Some(byte))) if tls::looks_like_tls(byte) => {}
         Some(Ok(Some(_))) => {
             let conn = Connection::new(incoming, Io::Plain(socket), None, http);
-            return serve::plain_on_tls(conn, http).await;
+            serve::plain_on_tls(conn, http).await;
+            return None;
         }
         Some(Ok(None)) => {
-            return tell(http, &incoming, Level::Info, "SSL handshaking", "client closed connection");
+            return refuse(http, &incoming, Level::Info, "SSL handshaking", "client closed connection");
         }
         Some(Err(error)) => {
             let (text, level) = tls::io_failure("recv()", &error, Peer::Client);
-            return tell(http, &incoming, level.into(), "SSL handshaking", &text);
+            return refuse(http, &incoming, level.into(), "SSL handshaking", &text);
         }
         None => return timed_out(http, &incoming, "SSL handshaking"),
     }
@@ -114,10 +136,10 @@ async fn handshakes(http: &'static Http, mut incoming: Incoming, socket: Socket)
                 return timed_out(http, &incoming, "SSL handshaking");
             }
             stream.io().set_nodelay().unwrap_or(());
-            begin(http, incoming, Io::tls(stream), chosen);
+            Some(Connection::new(incoming, Io::tls(stream), chosen, http))
         }
         Some(Err(e)) => {
-            tell(http, &incoming, e.level(Peer::Client).into(), "SSL handshaking", &e.to_string())
+            refuse(http, &incoming, e.level(Peer::Client).into(), "SSL handshaking", &e.to_string())
         }
         None => timed_out(http, &incoming, "SSL handshaking"),
     }
@@ -216,13 +238,20 @@ fn tell(http: &'static Http, incoming: &Incoming, level: Level, action: &str, te
     );
 }
 
-fn timed_out(http: &'static Http, incoming: &Incoming, action: &str) {
+/// Tells why there will be no connection.
+fn refuse<T>(http: &'static Http, incoming: &Incoming, level: Level, action: &str, text: &str) -> Option<T> {
+    tell(http, incoming, level, action, text);
+    None
+}
+
+fn timed_out<T>(http: &'static Http, incoming: &Incoming, action: &str) -> Option<T> {
     let reason = io::Error::from_raw_os_error(libc::ETIMEDOUT);
     let log = http.servers[incoming.addr.default].root.error_log();
     let tail =
         format!(" while {action}, client: {}, server: {}", incoming.client.host(), incoming.port.text());
     let text = format_args!("client timed out");
     log::error_context(log, Level::Info, Some(incoming.number), Some(&reason), text, format_args!("{tail}"));
+    None
 }
 
 /// Serves an accepted socket that no worker counts.
@@ -240,8 +269,8 @@ pub fn serve_for_test(http: &'static Http, socket: Socket, client: Address, numb
         start_ms: crate::net::clock::now(),
     };
     if incoming.addr.ssl {
-        tokio::task::spawn_local(handshakes(http, incoming, socket));
+        shake_hands(http, incoming, socket);
     } else {
-        begin(http, incoming, Io::Plain(socket), None);
+        begin(Connection::new(incoming, Io::Plain(socket), None, http), http);
     }
 }

@@ -26,6 +26,8 @@ pub struct Core {
     pub worker_connections: usize,
     /// Pause after descriptors ran out while accepting.
     pub accept_mutex_delay: Duration,
+    /// A thread accepts all connections that wait, before it looks after those that it has.
+    pub multi_accept: bool,
     pub rlimit_nofile: Option<u64>,
     /// Bytes.
     pub rlimit_core: Option<u64>,
@@ -91,6 +93,7 @@ impl Core {
             worker_processes: 1,
             worker_connections: 512,
             accept_mutex_delay: Duration::from_millis(500),
+            multi_accept: false,
             rlimit_nofile: None,
             rlimit_core: None,
             shutdown_timeout: None,

@@ -245,6 +245,7 @@ impl Door {
             Ok(socket) => socket,
             Err(reason) => return self.alert(&reason, "epoll_ctl() failed"),
         };
+        let multi_accept = self.configuration.core().multi_accept;
         loop {
             let mut ready = match socket.readable().await {
                 Ok(ready) => ready,
@@ -252,7 +253,13 @@ impl Door {
             };
             match ready.try_io(|socket| accept(socket.get_ref().as_fd())) {
                 Err(_not_ready) => {}
-                Ok(Ok((fd, peer))) => self.admit(fd, peer).await,
+                Ok(Ok((fd, peer))) => {
+                    self.admit(fd, peer).await;
+                    // Who came before is not to wait for all who come now: the next one after a look for events.
+                    if !multi_accept {
+                        tokio::task::yield_now().await;
+                    }
+                }
                 Ok(Err(reason)) => self.failed(&reason).await,
             }
         }
@@ -349,4 +356,83 @@ fn serve(taken: Taken) {
 /// A panic in what a configuration does ends that alone; the panic hook has logged it.
 fn guarded(work: impl FnOnce()) {
     let _ = catch_unwind(AssertUnwindSafe(work));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::OpenFiles;
+    use crate::net::listen::Listen;
+    use std::net::{TcpListener, TcpStream};
+    use std::path::PathBuf;
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    /// Notes in which turn of the event loop each connection was taken.
+    struct Taking {
+        core: Core,
+        files: OpenFiles,
+        turn: AtomicU32,
+        taken: Mutex<Vec<u32>>,
+    }
+
+    impl Configuration for Taking {
+        fn core(&self) -> &Core {
+            &self.core
+        }
+
+        fn listens(&self) -> &[Listen] {
+            &[]
+        }
+
+        fn files(&self) -> &OpenFiles {
+            &self.files
+        }
+
+        fn start_thread(&'static self, _: Thread) {}
+
+        fn accepted(&'static self, _: usize, _: Accepted) {
+            self.taken.lock().unwrap().push(self.turn.load(Ordering::Relaxed));
+        }
+
+        fn close_idle(&'static self) {}
+    }
+
+    /// The turns in which three connections are taken that wait when the thread begins.
+    fn turns_of_three(multi_accept: bool) -> Vec<u32> {
+        let serve = move || {
+            let mut core = Core::new(PathBuf::new(), ErrorLog::none());
+            core.multi_accept = multi_accept;
+            let (files, turn, taken) = (OpenFiles::new(), AtomicU32::new(0), Mutex::default());
+            let taking: &'static Taking = Box::leak(Box::new(Taking { core, files, turn, taken }));
+            let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+            socket.set_nonblocking(true).unwrap();
+            let address = socket.local_addr().unwrap();
+            let _clients: Vec<_> = (0..3).map(|_| TcpStream::connect(address).unwrap()).collect();
+            let listen = Listen::new(Address::Inet(address), ErrorLog::none());
+            let fd = Arc::new(OwnedFd::from(socket));
+            let listeners = vec![Listener { listen, fd, more: Vec::new(), inherited: false }];
+            run(&taking.core, async |crew: &Crew| {
+                crew.start(Serving { configuration: taking, listeners });
+                while taking.taken.lock().unwrap().len() < 3 {
+                    taking.turn.fetch_add(1, Ordering::Relaxed);
+                    tokio::task::yield_now().await;
+                }
+            })
+            .unwrap();
+            taking.taken.lock().unwrap().clone()
+        };
+        // The runtime, the clock and what is counted are a thread's.
+        std::thread::spawn(serve).join().unwrap()
+    }
+
+    #[test]
+    fn one_connection_is_taken_in_a_turn() {
+        assert!(turns_of_three(false).is_sorted_by(|before, after| before < after));
+    }
+
+    #[test]
+    fn with_multi_accept_all_are_taken_at_once() {
+        assert!(turns_of_three(true).is_sorted_by(|before, after| before == after));
+    }
 }

@@ -64,7 +64,7 @@ fn places_that_nginx_does_not_name_are_found() {
 
 #[test]
 fn what_is_right_runs() {
-    let (survey, file) = surveyed("events { multi_accept on; }\nhttp { server { listen 127.0.0.1:8080; } }");
+    let (survey, file) = surveyed("events { accept_mutex on; }\nhttp { server { listen 127.0.0.1:8080; } }");
     assert!(!refuses(&survey), "{:?}", survey.findings);
     assert!(text::render(&file, &survey, false).ends_with(&format!("{file} runs on nxr\n")));
     assert!(json::render(&file, &survey).contains("\"starts\": true"));

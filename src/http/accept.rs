@@ -50,29 +50,39 @@ pub fn passed(http: &'static Http, port: usize, io: Io, peer: Address, number: u
 fn shake_hands(http: &'static Http, incoming: Incoming, socket: Socket) {
     let hands = boxed(|| handshakes(http, incoming, socket));
     tokio::task::spawn_local(async move {
-        match hands.await {
-            Some(conn) if speaks_h2(&conn) => boxed(|| http2::serve(conn, http)).await,
-            Some(conn) if !conn.is_tls() && http2::enabled(&conn, http) => boxed(|| either(conn, http)).await,
-            Some(conn) => serve::http1(conn, http).await,
-            None => {}
+        let Some(conn) = hands.await else { return };
+        match speaks(&conn, http) {
+            Speaks::Http2 => boxed(|| http2::serve(conn, http)).await,
+            Speaks::Either => boxed(|| either(conn, http)).await,
+            Speaks::Http1 => serve::http1(conn, http).await,
         }
     });
 }
 
 /// Serves a connection that has no handshakes before it, in a task that has room for no more than it needs.
 fn begin(conn: Rc<Connection>, http: &'static Http) {
-    if speaks_h2(&conn) {
-        tokio::task::spawn_local(http2::serve(conn, http));
-    } else if !conn.is_tls() && http2::enabled(&conn, http) {
-        tokio::task::spawn_local(either(conn, http));
-    } else {
-        tokio::task::spawn_local(serve::http1(conn, http));
+    match speaks(&conn, http) {
+        Speaks::Http2 => drop(tokio::task::spawn_local(http2::serve(conn, http))),
+        Speaks::Either => drop(tokio::task::spawn_local(either(conn, http))),
+        Speaks::Http1 => drop(tokio::task::spawn_local(serve::http1(conn, http))),
     }
 }
 
-/// Whether its handshake agreed on HTTP/2.
-fn speaks_h2(conn: &Connection) -> bool {
-    conn.io.tls_info().is_some_and(|info| info.alpn.as_deref() == Some(b"h2"))
+/// What a connection speaks.
+enum Speaks {
+    /// Its handshake agreed on HTTP/2.
+    Http2,
+    Http1,
+    /// Its first bytes will tell: it is plain, and HTTP/2 is allowed.
+    Either,
+}
+
+fn speaks(conn: &Connection, http: &'static Http) -> Speaks {
+    match conn.io.tls_info() {
+        Some(info) if info.alpn.as_deref() == Some(b"h2") => Speaks::Http2,
+        None if http2::enabled(conn, http) => Speaks::Either,
+        _ => Speaks::Http1,
+    }
 }
 
 /// Serves a plain connection over what its first bytes are: HTTP/2's preface, or a request of HTTP/1.
@@ -239,12 +249,18 @@ fn tell(http: &'static Http, incoming: &Incoming, level: Level, action: &str, te
 }
 
 /// Tells why there will be no connection.
-fn refuse<T>(http: &'static Http, incoming: &Incoming, level: Level, action: &str, text: &str) -> Option<T> {
+fn refuse(
+    http: &'static Http,
+    incoming: &Incoming,
+    level: Level,
+    action: &str,
+    text: &str,
+) -> Option<Rc<Connection>> {
     tell(http, incoming, level, action, text);
     None
 }
 
-fn timed_out<T>(http: &'static Http, incoming: &Incoming, action: &str) -> Option<T> {
+fn timed_out(http: &'static Http, incoming: &Incoming, action: &str) -> Option<Rc<Connection>> {
     let reason = io::Error::from_raw_os_error(libc::ETIMEDOUT);
     let log = http.servers[incoming.addr.default].root.error_log();
     let tail =

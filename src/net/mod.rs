@@ -17,6 +17,7 @@ pub mod listen;
 pub mod moderation;
 pub mod open;
 pub mod option;
+pub mod peek;
 pub mod proxied;
 pub mod proxy_protocol;
 pub mod resolve;

@@ -1,6 +1,6 @@
 //! A connected stream socket, watched by the runtime of its thread.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, Ref, RefCell};
 use std::future::Future;
 use std::io::{self, IoSlice};
 use std::net::Shutdown;
@@ -11,7 +11,6 @@ use std::ptr::NonNull;
 use std::task::{Context, Poll, Waker, ready};
 
 use super::Address;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, recv, send};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready};
@@ -59,15 +58,6 @@ pub struct Taken {
     pub len: usize,
     /// That was all there was, and the task will be woken by more.
     pub waits: bool,
-}
-
-/// What is known of a peer's next bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Peeked {
-    /// How many are there.
-    pub len: usize,
-    /// No more will come.
-    pub end: bool,
 }
 
 macro_rules! attempt {
@@ -118,22 +108,23 @@ impl Socket {
         })
     }
 
+    #[inline]
+    fn watched(&self) -> io::Result<Ref<'_, Watch>> {
+        Ref::filter_map(self.watch.borrow(), Option::as_ref).map_err(|_| io::ErrorKind::NotConnected.into())
+    }
+
     /// Reads what is there into `buf`; 0 is the peer's end.
     #[inline]
     pub fn poll_read(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
-        match &*self.watch.borrow() {
-            Some(watch) => self.poll_receive(watch, cx, buf),
-            None => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
-        }
+        self.poll_receive(&*self.watched()?, cx, buf)
     }
 
     /// As [`Socket::poll_read`], for a task that has nothing to do with what it reads but pass it on and wait for more.
     #[inline]
     pub fn poll_take(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<Taken>> {
-        let watch = self.watch.borrow();
-        let Some(watch) = &*watch else { return Poll::Ready(Err(io::ErrorKind::NotConnected.into())) };
-        let len = ready!(self.poll_receive(watch, cx, buf))?;
-        let waits = is_all(len, buf) && self.poll_input(watch, cx).is_pending();
+        let watch = self.watched()?;
+        let len = ready!(self.poll_receive(&watch, cx, buf))?;
+        let waits = is_all(len, buf) && self.poll_input(&watch, cx).is_pending();
         Poll::Ready(Ok(Taken { len, waits }))
     }
 
@@ -177,10 +168,7 @@ impl Socket {
         if self.is_waiting(cx) {
             return Poll::Pending;
         }
-        match &*self.watch.borrow() {
-            Some(watch) => self.poll_input(watch, cx),
-            None => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
-        }
+        self.poll_input(&*self.watched()?, cx)
     }
 
     #[inline]
@@ -216,10 +204,7 @@ impl Socket {
             // What waited for input waited for the watch that is gone.
             cx.waker().wake_by_ref();
         }
-        match &*self.watch.borrow() {
-            Some(watch) => Poll::Ready(ready!(watch.poll_write_ready(cx)).map(drop)),
-            None => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
-        }
+        self.watched()?.poll_write_ready(cx).map_ok(drop)
     }
 
     /// Runs a system call on the socket when `interest`, one of reading or of writing, is there as far as is known; a
@@ -229,16 +214,13 @@ impl Socket {
         if interest.is_writable() && !self.both.get() {
             return call();
         }
-        match &*self.watch.borrow() {
-            Some(watch) => watch.try_io(interest, |_| {
-                // There is input, so that whoever waited for it has been woken.
-                if interest.is_readable() {
-                    self.waits.set(None);
-                }
-                call()
-            }),
-            None => Err(io::ErrorKind::NotConnected.into()),
-        }
+        self.watched()?.try_io(interest, |_| {
+            // There is input, so that whoever waited for it has been woken.
+            if interest.is_readable() {
+                self.waits.set(None);
+            }
+            call()
+        })
     }
 
     /// As [`Socket::try_io`], again and again until something is done.
@@ -256,14 +238,9 @@ impl Socket {
 
     /// What is known of the input without asking the system.
     pub fn readiness(&self) -> Poll<io::Result<Ready>> {
-        let watch = self.watch.borrow();
-        let Some(watch) = &*watch else { return Poll::Ready(Err(io::ErrorKind::NotConnected.into())) };
+        let watch = self.watched()?;
         let ready = pin!(watch.ready(Interest::READABLE)).poll(&mut Context::from_waker(Waker::noop()));
         ready.map_ok(|guard| guard.ready())
-    }
-
-    fn try_recv(&self, buf: &mut [u8], flags: MsgFlags) -> io::Result<usize> {
-        self.try_io(Interest::READABLE, || Ok(recv(self.fd.as_raw_fd(), buf, flags)?))
     }
 
     /// Whether it is a unix socket.
@@ -287,38 +264,6 @@ impl Socket {
     /// Small writes leave at once (TCP_NODELAY).
     pub fn set_nodelay(&self) -> io::Result<()> {
         if self.unix { Ok(()) } else { socket2::SockRef::from(self).set_tcp_nodelay(true) }
-    }
-
-    /// The next byte to be read, left where it is; none at the peer's end. `WouldBlock` where nothing is there:
-    /// [`Socket::poll_read_ready`] then waits.
-    pub fn peek_byte(&self) -> io::Result<Option<u8>> {
-        let mut byte = [0u8];
-        let n = self.try_recv(&mut byte, MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT)?;
-        Ok((n > 0).then_some(byte[0]))
-    }
-
-    /// Ready when more than `seen` bytes can be peeked at, or when no more will come; bytes stay where they are.
-    pub fn poll_peek(&self, cx: &mut Context<'_>, room: &mut [u8], seen: usize) -> Poll<io::Result<Peeked>> {
-        let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
-        let mut peek = || {
-            self.try_io(Interest::READABLE, || {
-                let len = recv(self.as_fd().as_raw_fd(), room, flags)?;
-                // Nothing new: wait again, unless nothing new can come.
-                match len == seen && len > 0 && !self.peer_has_ended() {
-                    true => Err(io::ErrorKind::WouldBlock.into()),
-                    false => Ok(Peeked { len, end: len == seen }),
-                }
-            })
-        };
-        attempt!(self, cx, poll_read_ready, peek())
-    }
-
-    /// Whether the peer has said its last.
-    fn peer_has_ended(&self) -> bool {
-        // nix has no name for this one.
-        let hangup = PollFlags::from_bits_retain(libc::POLLRDHUP);
-        let mut fds = [PollFd::new(self.as_fd(), hangup)];
-        matches!(poll(&mut fds, PollTimeout::ZERO), Ok(n) if n > 0)
     }
 
     /// Notes that all there was has been read, so that the next read waits without asking the system. To be called

@@ -2,7 +2,7 @@
 //! when they are gone, long transfers moved inside the kernel.
 
 use std::io;
-use std::mem::take;
+use std::mem::{offset_of, take};
 use std::net::Shutdown;
 use std::task::{Context, Poll, Waker};
 
@@ -66,6 +66,9 @@ pub struct Pump {
     down: Direction,
     pick: Pick,
 }
+
+// Two cache lines hold what an event looks at.
+const _: () = assert!(offset_of!(Pump, up) <= 128);
 
 impl Pump {
     /// A pump that sends `first` to the upstream that was picked before what the client sends.

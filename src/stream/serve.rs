@@ -11,7 +11,7 @@ use super::modules::pass::Passed;
 use super::session::Session;
 use crate::log::Level;
 use crate::net::{Address, Buffer, Deadline, Io, Socket, proxy_protocol};
-use crate::net::{proxied::NoHeader, socket::Peeked};
+use crate::net::{peek::Peeked, proxied::NoHeader};
 use crate::process::Slot;
 use crate::process::memory::boxed;
 

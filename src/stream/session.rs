@@ -3,6 +3,7 @@
 use std::cell::{Cell, OnceCell, RefCell};
 use std::fmt::{self, Arguments};
 use std::io;
+use std::mem::offset_of;
 use std::sync::Arc;
 
 use super::{Server, Stream};
@@ -78,6 +79,9 @@ pub struct Session {
     /// When it began.
     pub start: Wall,
 }
+
+// Two cache lines hold what a message changes.
+const _: () = assert!(offset_of!(Session, upstream) + offset_of!(Upstream, proxied) < 128);
 
 /// What a session knows of its upstream.
 #[derive(Default)]

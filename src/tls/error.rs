@@ -120,6 +120,13 @@ pub(crate) fn fopen_failed(path: &str, mode: &str, e: &io::Error) -> String {
         libc::ENOENT | libc::ENXIO => "error:10000080:BIO routines::no such file",
         _ => "error:10080002:BIO routines::system lib",
     };
-    let system = 0x8000_0000_u32 | (errno as u32 & 0x7fff_ffff);
-    format!("error:{system:08X}:system library::{}:calling fopen({path}, {mode}) {bio}", strerror(errno))
+    let system = system_failed(e, &format!("fopen({path}, {mode})"));
+    format!("{system} {bio}")
+}
+
+/// OpenSSL's account of a failed system call.
+pub(super) fn system_failed(e: &io::Error, call: &str) -> String {
+    let errno = e.raw_os_error().unwrap_or(libc::EIO);
+    let code = 0x8000_0000_u32 | (errno as u32 & 0x7fff_ffff);
+    format!("error:{code:08X}:system library::{}:calling {call}", strerror(errno))
 }

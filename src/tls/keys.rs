@@ -1,10 +1,11 @@
 //! Certificates, keys, revocation lists and secrets from files or from `data:` values of the configuration.
 //!
-//! Every name is a path as it is to be opened, or `data:` and the text itself.
+//! Every name is a path as it is to be opened, or `data:` and the text itself; that of a key can be `store:` and a URI.
 
 use super::der;
 use super::encrypted::{self, EncryptedError, Opened};
 use super::error::{Error, Object, fopen_failed};
+use super::key_store;
 use super::pem::{self, Block, PemError};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::borrow::Cow;
@@ -66,41 +67,45 @@ pub fn crls(name: &str) -> Result<Vec<Vec<u8>>, Error> {
     }
 }
 
-/// A private key from PEM, PKCS#8, PKCS#1 or SEC1, and whether it is encrypted: `passwords` are then tried in turn.
+/// A private key, PKCS#8, PKCS#1 or SEC1, and whether it is encrypted: `passwords` are then tried in turn.
 pub fn private_key(name: &str, passwords: &[Vec<u8>]) -> Result<(PrivateKeyDer<'static>, bool), Error> {
-    for scheme in ["engine:", "store:"] {
-        if name.starts_with(scheme) {
-            return Err(Error::Load {
-                object: Object::Key,
-                name: name.to_owned(),
-                why: format!("loading \"{scheme}...\" certificate keys is not supported"),
-            });
-        }
+    let failed = |why: String| Error::Load { object: Object::Key, name: name.to_owned(), why };
+    if let Some(uri) = name.strip_prefix("store:") {
+        return key_store::private_key(uri, passwords).map_err(failed);
     }
-    let fail = |ssl: &str| Error::Load {
-        object: Object::Key,
-        name: name.to_owned(),
-        why: format!("PEM_read_bio_PrivateKey() failed (SSL: {ssl})"),
-    };
+    if name.starts_with("engine:") {
+        return Err(failed("loading \"engine:...\" certificate keys is not supported".to_owned()));
+    }
+    let fail = |ssl: &str| failed(format!("PEM_read_bio_PrivateKey() failed (SSL: {ssl})"));
     let text = contents(name, Object::Key)?;
     for block in pem::blocks(&text) {
         let block = block.map_err(|_| fail(NOT_A_KEY))?;
-        if !block.label.ends_with("PRIVATE KEY") {
-            continue;
+        if block.label.ends_with("PRIVATE KEY") {
+            let key = of_block(block, passwords).map_err(|ssl| fail(&ssl))?;
+            return key.ok_or_else(|| fail(NOT_A_KEY));
         }
-        let encrypted = encrypted::is_encrypted(&block);
-        let (label, der) = match encrypted {
-            true => unlock(block, passwords).map_err(|ssl| fail(&ssl))?,
-            false => (block.label, block.der),
-        };
-        return match label.as_str() {
-            "PRIVATE KEY" => Ok((PrivateKeyDer::Pkcs8(der.into()), encrypted)),
-            "RSA PRIVATE KEY" => Ok((PrivateKeyDer::Pkcs1(der.into()), encrypted)),
-            "EC PRIVATE KEY" => Ok((PrivateKeyDer::Sec1(der.into()), encrypted)),
-            _ => Err(fail(NOT_A_KEY)),
-        };
     }
     Err(fail(NOT_A_KEY))
+}
+
+/// The key of a block and whether it is encrypted: `passwords` are then tried in turn. None where it is no key; an error
+/// is OpenSSL's account.
+pub(super) fn of_block(
+    block: Block,
+    passwords: &[Vec<u8>],
+) -> Result<Option<(PrivateKeyDer<'static>, bool)>, String> {
+    let encrypted = encrypted::is_encrypted(&block);
+    let (label, der) = match encrypted {
+        true => unlock(block, passwords)?,
+        false => (block.label, block.der),
+    };
+    let key = match label.as_str() {
+        "PRIVATE KEY" => PrivateKeyDer::Pkcs8(der.into()),
+        "RSA PRIVATE KEY" => PrivateKeyDer::Pkcs1(der.into()),
+        "EC PRIVATE KEY" => PrivateKeyDer::Sec1(der.into()),
+        _ => return Ok(None),
+    };
+    Ok(Some((key, encrypted)))
 }
 
 /// The complaint about what is no key.

@@ -36,6 +36,7 @@ mod handshake;
 mod handshake_signature;
 mod info;
 mod key_schedule;
+mod key_store;
 pub mod keys;
 mod objects;
 pub mod ocsp;

@@ -33,6 +33,8 @@ pub struct RequestBody {
     pub wire: u64,
     /// Of those, bytes of the last read: a malformed chunk among them makes none of them count.
     pub unsettled: u64,
+    /// Bytes read since others had their turn.
+    pub moved: usize,
     /// Its chunks make no sense, which the log was told.
     pub malformed: bool,
     /// The clock runs for the next piece.

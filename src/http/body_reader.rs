@@ -15,7 +15,7 @@ use super::module::Verdict;
 use super::modules::core::BodyInFile;
 use super::request::{BodyLength, Request, Version};
 use crate::log::Level;
-use crate::net::Buffer;
+use crate::net::{Buffer, turn};
 use bytes::Bytes;
 
 /// Bytes read at a time.
@@ -271,6 +271,11 @@ fn decode(req: &mut Request) -> Result<Decoded, Verdict> {
 }
 
 fn poll_fill(req: &mut Request, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    if req.body.moved >= turn::BYTES {
+        req.body.moved = 0;
+        turn::over(cx);
+        return Poll::Pending;
+    }
     let mut buffer = req.conn.buffer.borrow_mut();
     let size = if req.body.rest >= PIECE_LONG as u64 { PIECE_LONG } else { PIECE };
     if buffer.is_empty() && buffer.capacity() < size {
@@ -286,6 +291,7 @@ fn poll_fill(req: &mut Request, cx: &mut Context<'_>) -> Poll<io::Result<usize>>
     buffer.filled(n);
     drop(buffer);
     req.body.unsettled = 0;
+    req.body.moved += n;
     Poll::Ready(Ok(n))
 }
 

@@ -12,11 +12,12 @@ use super::module::Verdict;
 use super::request::{BodyLength, Request};
 use crate::log::Level;
 use crate::net::splice::Pipe;
+use crate::net::turn;
 
 /// Bytes still to come that are worth a pipe.
 const LONG: u64 = 64 << 10;
 /// Pipes filled before others get their turn.
-const TURN: usize = 16;
+const TURN: usize = 4;
 
 /// Whether what comes of the body next can be taken by a pipe: plain HTTP/1, no chunks, and nothing read already.
 fn can_splice(req: &Request) -> bool {
@@ -96,6 +97,6 @@ pub fn poll_to_file(
             }
         }
     }
-    cx.waker().wake_by_ref();
+    turn::over(cx);
     Poll::Pending
 }

@@ -11,7 +11,7 @@ use tokio::io::Interest;
 use super::output::Gone;
 use super::request::Request;
 use crate::log::Level;
-use crate::net::Buffer;
+use crate::net::{Buffer, turn};
 
 /// Below this, head and file leave in one write instead.
 const LONG: u64 = 32 << 10;
@@ -50,6 +50,7 @@ impl Request {
 
     async fn copy(&mut self, file: &File, mut offset: u64, mut length: u64) -> Result<(), Gone> {
         let mut buffer = Buffer::with_capacity(64 << 10);
+        let mut sent = 0;
         while length > 0 {
             let want = buffer.capacity().min(usize::try_from(length).unwrap_or(usize::MAX));
             let n = match file.read_at(&mut buffer.spare()[..want], offset) {
@@ -65,6 +66,11 @@ impl Request {
             buffer.consume(n);
             offset += n as u64;
             length -= n as u64;
+            sent += n;
+            if sent >= turn::BYTES {
+                sent = 0;
+                tokio::task::yield_now().await;
+            }
         }
         Ok(())
     }

@@ -26,6 +26,7 @@ pub mod socket;
 pub mod splice;
 pub mod tcp_info;
 pub mod timer;
+pub mod turn;
 
 pub use addr::Address;
 pub use buffer::Buffer;

@@ -13,11 +13,9 @@ use crate::log::Level;
 use crate::net::moderation::Moderation;
 use crate::net::socket::Taken;
 use crate::net::splice::Pipe;
-use crate::net::{Buffer, Deadline, Io, Socket, clock};
+use crate::net::{Buffer, Deadline, Io, Socket, clock, turn};
 use crate::upstream::Pick;
 
-/// Bytes a session moves before it lets others go on.
-const TURN: usize = 1 << 20;
 /// Bytes moved without a pause after which a direction goes through a pipe.
 const BULK: usize = 64 << 10;
 
@@ -183,8 +181,8 @@ impl Step<'_> {
             if self.send(cx)?.is_pending() || self.direction.eof {
                 return Ok(());
             }
-            if moved >= TURN {
-                cx.waker().wake_by_ref();
+            if moved >= turn::BYTES {
+                turn::over(cx);
                 return Ok(());
             }
             match self.receive(cx) {

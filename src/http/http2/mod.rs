@@ -33,7 +33,7 @@ use super::output::Output;
 use super::request::{Request, Version};
 use super::{phases, read_head};
 use crate::log::Level;
-use crate::net::{Buffer, Deadline};
+use crate::net::{Buffer, Deadline, turn};
 use crate::process::memory::{boxed, in_place};
 pub use stream::Writer;
 use stream::{Shared, Stream};
@@ -165,7 +165,7 @@ impl Served {
         let more = self.streams.active.get() > 0 && self.tasks.wants_protocol();
         self.waits = more && !self.waits;
         if self.waits {
-            self.tasks.yield_now(cx);
+            turn::over(cx);
         }
         !self.waits
     }

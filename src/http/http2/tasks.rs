@@ -4,7 +4,7 @@
 //! several streams to write. A task for each stream would cost more than the stream.
 
 use std::future::Future;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Wake, Waker};
@@ -152,15 +152,6 @@ impl Tasks {
     /// What h2 wakes.
     pub(super) fn protocol(&self) -> Waker {
         self.protocol.clone()
-    }
-
-    /// The task is polled again once the thread has looked at its sockets, whatever is noted by then.
-    pub(super) fn yield_now(&mut self, cx: &mut Context<'_>) {
-        // What it wakes, it wakes then: it need not live so long.
-        let again = pin!(tokio::task::yield_now());
-        if again.poll(cx).is_ready() {
-            cx.waker().wake_by_ref();
-        }
     }
 
     /// The connection's task has nothing to do until something is noted.

@@ -13,7 +13,7 @@ use crate::http::output::Gone;
 use crate::http::request::Request;
 use crate::log::Level;
 use crate::net::splice::Pipe;
-use crate::net::{Buffer, Deadline, clock};
+use crate::net::{Buffer, Deadline, clock, turn};
 use crate::process::memory::rare;
 
 /// Bodies with as much to come go through a pipe, where sockets allow.
@@ -24,7 +24,7 @@ const READ: usize = 16 << 10;
 const READ_LONG: usize = 64 << 10;
 /// Milliseconds that a client may keep the upstream waiting before the response is read ahead of it.
 const PATIENCE: u64 = 500;
-/// Reads and writes after which others get their turn.
+/// Reads and writes after which others get their turn, however little they moved.
 const TURN: u32 = 32;
 
 /// How the upstream's side ended.
@@ -181,6 +181,7 @@ impl<P: Protocol> Exchange<P> {
     }
 
     async fn send_rest(&mut self, req: &mut Request, queue: &mut Queue) -> Result<(), Gone> {
+        let mut sent = 0;
         loop {
             let bytes = queue.front().map_err(|_| Gone)?;
             if bytes.is_empty() {
@@ -189,6 +190,11 @@ impl<P: Protocol> Exchange<P> {
             req.send(bytes).await?;
             let n = bytes.len();
             queue.consume(n);
+            sent += n;
+            if sent >= turn::BYTES {
+                sent = 0;
+                tokio::task::yield_now().await;
+            }
         }
     }
 
@@ -253,6 +259,7 @@ impl<P: Protocol> Exchange<P> {
         pump: &mut Pump,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Stop>> {
+        let end = pump.read + turn::BYTES as u64;
         for _ in 0..TURN {
             let written = match pump.unsent || pump.whole && pump.source != Source::Complete {
                 true => Poll::Ready(()),
@@ -264,8 +271,11 @@ impl<P: Protocol> Exchange<P> {
             if pump.source != Source::Open || self.poll_source(req, pump, cx).is_pending() {
                 return self.poll_idle(req, pump, cx, written.is_ready());
             }
+            if pump.read >= end {
+                break;
+            }
         }
-        cx.waker().wake_by_ref();
+        turn::over(cx);
         Poll::Pending
     }
 
@@ -307,9 +317,14 @@ impl<P: Protocol> Exchange<P> {
         if let Some(pipe) = &mut pump.pipe {
             ready!(piped::poll_drain(req, pipe, cx))?;
         }
+        let mut sent = 0;
         loop {
             let bytes = match pump.queue.front() {
                 Ok([]) => break,
+                Ok(_) if sent >= turn::BYTES => {
+                    turn::over(cx);
+                    return Poll::Pending;
+                }
                 Ok(bytes) => bytes,
                 Err(e) => {
                     req.log(Level::Crit, Some(&e), format_args!("pread() failed"));
@@ -318,6 +333,7 @@ impl<P: Protocol> Exchange<P> {
             };
             let n = ready!(req.poll_send(cx, bytes))?;
             pump.queue.consume(n);
+            sent += n;
         }
         if !self.buffering && req.held() > 0 {
             return req.poll_flush_out(cx);

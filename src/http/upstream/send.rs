@@ -16,14 +16,14 @@ use super::{Framing, Protocol, fastcgi};
 use crate::http::body_splice;
 use crate::http::module::Verdict;
 use crate::http::request::Request;
-use crate::net::Buffer;
 use crate::net::splice::Pipe;
+use crate::net::{Buffer, turn};
 
 /// Bytes of a file read at a time.
 const PIECE: usize = 64 << 10;
 /// The same, where they go to the socket without being read.
 const LONG_PIECE: usize = 1 << 20;
-/// Pieces sent before others get their turn.
+/// Pieces sent before others get their turn, however small they are.
 const TURN: usize = 32;
 
 const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
@@ -91,7 +91,11 @@ impl Sending {
     ) -> Poll<Result<(), Fail>> {
         self.begun = true;
         self.starved = false;
+        let end = link.sent + turn::BYTES as u64;
         for _ in 0..TURN {
+            if link.sent >= end {
+                break;
+            }
             if self.pending.is_empty() && self.buffer.is_empty() {
                 match self.poll_long(req, link, head, cx) {
                     Poll::Ready(Ok(true)) => continue,
@@ -120,7 +124,7 @@ impl Sending {
                 return Poll::Ready(Err(failed(req, &e)));
             }
         }
-        cx.waker().wake_by_ref();
+        turn::over(cx);
         Poll::Pending
     }
 

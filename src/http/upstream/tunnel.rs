@@ -9,7 +9,7 @@ use super::exchange::Exchange;
 use crate::http::module::Verdict;
 use crate::http::request::Request;
 use crate::log::Level;
-use crate::net::{Buffer, Io};
+use crate::net::{Buffer, Io, turn};
 
 /// Bytes copied at a time.
 const PIECE: usize = 16 << 10;
@@ -35,6 +35,7 @@ impl Way {
 
     /// Copies until one end has nothing or takes nothing.
     fn poll(&mut self, from: &Io, to: &Io, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        let end = self.read + turn::BYTES as u64;
         loop {
             while !self.buffer.is_empty() {
                 let n = ready!(to.poll_write(cx, self.buffer.bytes())).map_err(Broken::Write)?;
@@ -47,6 +48,10 @@ impl Way {
             }
             if self.eof {
                 return Poll::Ready(Ok(()));
+            }
+            if self.read >= end {
+                turn::over(cx);
+                return Poll::Pending;
             }
             // A way that waits owns no buffer.
             let mut room = match self.buffer.capacity() {

@@ -15,6 +15,9 @@ import procs
 import rows
 from procs import BenchError
 
+SATURATED = 0.85  # of its processor: below it the load, not the server, sets rate and latency
+BUSY = 0.95  # below it the load had its part in them
+SLOWED_TO = 1 / 3  # of what the least busy server took: what all get then
 ERRORS_ALLOWED = 0.001  # share of failed units above which a round does not count as work done
 
 
@@ -166,10 +169,13 @@ class Bench:
         once = {"memory": self._held, "config": self._checked, "idle": self._idle, "scaling": self._scaled}
         try:
             samples = self._loaded(row, able) if row.kind == "load" else self._in_turn(row, able, once[row.kind])
+            found = {name: some if isinstance(some, dict) else summary(some) for name, some in samples.items()}
+            if row.kind == "load":
+                self._slowed(row, able, found)
         finally:
             for server in able:
                 server.stop()
-        return {name: found if isinstance(found, dict) else summary(found) for name, found in samples.items()}
+        return found
 
     def _progress(self, row, number, server, text):
         step = f"round {number + 1}/{self.rounds}" if number >= 0 else "start"
@@ -217,6 +223,29 @@ class Bench:
                     server.stop()
                     self._progress(row, number, server, f"failed: {why}")
         return samples
+
+    def _slowed(self, row, able, found):
+        """Where the load was the limit: rounds in which all servers have so little of their processor that they are.
+        Adds their rates and latencies to what was found."""
+        able = [server for server in able if server.name != "floor" and "busy" in found[server.name]]
+        least = min((found[server.name]["busy"] for server in able), default=1.0)
+        if least >= BUSY or not self.cpus.pinned:
+            return
+        share = max(0.07, least * SLOWED_TO)
+        samples = {server.name: [] for server in able}
+        try:
+            with procs.Slowed(*self.cpus.server, share):
+                for number in range(self.rounds):
+                    for server in able:
+                        sample = self._driven(row, server)
+                        sample["busy"] /= share
+                        samples[server.name].append(sample)
+                        self._progress(row, number, server, f"{sample['per_second']:,.1f}/s with {share:.0%} of it")
+        except BenchError as why:
+            self.say(f"{row.name}: slowed: {why}")
+            return
+        for name, some in samples.items():
+            found[name]["slowed"] = {"share": share, **summary(some)}
 
     def _probe(self, row, server):
         if row.answer:

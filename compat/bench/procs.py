@@ -5,9 +5,11 @@ import random
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 
+HERE = os.path.dirname(os.path.abspath(__file__))
 TICK_US = 1_000_000 // os.sysconf("SC_CLK_TCK")
 
 
@@ -178,6 +180,24 @@ def pss_kib(pid):
         except (OSError, StopIteration):
             continue  # ended meanwhile
     return total
+
+
+class Slowed:
+    """Leaves `share` of the processor to whatever runs there while a `with` block runs (spin.py). BenchError where
+    that is not permitted."""
+
+    def __init__(self, processor, share):
+        self.argv = [sys.executable, os.path.join(HERE, "spin.py"), str(processor), f"{share:.3f}"]
+
+    def __enter__(self):
+        self.proc = subprocess.Popen(self.argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                     stderr=subprocess.PIPE, text=True)
+        if self.proc.stdout.readline().strip() != "ready":
+            raise BenchError(f"cannot be slowed: {self.proc.communicate()[1].strip()[-200:]}")
+
+    def __exit__(self, *_):
+        self.proc.kill()
+        self.proc.communicate()
 
 
 class PeakPss:

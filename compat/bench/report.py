@@ -2,12 +2,13 @@
 
 import statistics
 
+from measure import SATURATED
+
 # Noise allowed between two servers of one run. Ratios to nginx are held to their targets without any.
 RATE_SLACK = 0.97
 P99_SLACK = 1.10
 HAPROXY_SLACK = 1.03
 DISTURBED = 0.10  # of the server's processor taken by others: figures are then worth less
-SATURATED = 0.85  # of its processor: below it the load, not the server, sets rate and latency
 
 
 def median_ratio(ours, theirs):
@@ -46,14 +47,23 @@ def judge(row, servers):
         return result
     haproxy = servers.get("haproxy", {})
     for name, other in (("nginx", nginx), ("haproxy", haproxy)):
-        saturated = max(nxr["busy"], other.get("busy", 0)) >= SATURATED
-        if rate := median_ratio(nxr["rates"], other.get("rates")):
+        ours, theirs, saturated = compared(nxr, other)
+        if rate := median_ratio(ours["rates"], theirs.get("rates")):
             add(f"rate over {name}'s", rate, RATE_SLACK, rate >= RATE_SLACK if saturated else None)
-        if name == "nginx" and (p99 := median_ratio(nxr["p99s"], other.get("p99s"))):
+        if name == "nginx" and (p99 := median_ratio(ours["p99s"], theirs.get("p99s"))):
             add("p99 over nginx's", p99, P99_SLACK, p99 <= P99_SLACK if saturated else None)
     if cost := median_ratio(nxr["costs"], haproxy.get("costs")):
         add("CPU over haproxy's", cost, HAPROXY_SLACK, cost <= HAPROXY_SLACK)
     return result
+
+
+def compared(nxr, other):
+    """The figures that rates and latencies are judged by, and whether a server was the limit: those of slowed servers
+    where the load was it."""
+    if "slowed" in nxr and "slowed" in other:
+        nxr, other = nxr["slowed"], other["slowed"]
+        return nxr, other, min(nxr["busy"], other["busy"]) >= SATURATED
+    return nxr, other, max(nxr["busy"], other.get("busy", 0)) >= SATURATED
 
 
 def passed(results):
@@ -84,6 +94,11 @@ def _micros(value):
     return f"{value:,.0f} us" if value < 10_000 else f"{value / 1000:,.0f} ms"
 
 
+def _rate(found):
+    rate = found.get("per_second")
+    return "" if rate is None else f"{rate:,.0f}" if rate >= 100 else f"{rate:.2f}"
+
+
 def _verdict(result):
     verdict = result["checks"][0]["pass"]
     return "(machine)" if verdict is None and result["kind"] == "scaling" else VERDICT[verdict]
@@ -97,14 +112,13 @@ def _lines(result):
             yield [result["row"], name, found.get("error") and "failed" or "skipped"] + [""] * 10
             continue
         ours = name == "nxr" and result["checks"]
-        rate = found.get("per_second")
         yield [
             result["row"], name, _cost(result, found),
             f"{found['kernel']:,.1f} us" if "kernel" in found else "",
             f"{found['ratio']:.2f}" if "ratio" in found else "",
             f"{'>=' if scaling else '<='} {result['target']:.2f}" if ours or scaling else "",
             _verdict(result) if ours else "",
-            "" if rate is None else f"{rate:,.0f}" if rate >= 100 else f"{rate:.2f}",
+            _rate(found),
             _micros(found.get("p50_us")), _micros(found.get("p99_us")),
             f"{found['busy']:.0%}" if "busy" in found else "",
             f"{found['peak_kib']:,.0f} KiB" if found.get("peak_kib") else "",
@@ -120,6 +134,10 @@ def _notes(results):
                 yield f"{result['row']}: {name} {'failed' if 'error' in found else 'skipped'}: {why}"
             if found.get("foreign", 0) >= DISTURBED and result["kind"] == "load":
                 yield f"{result['row']}: {name} disturbed: others took {found['foreign']:.0%} of its processor"
+        for name, found in result["servers"].items():
+            if slowed := found.get("slowed"):
+                yield (f"{result['row']}: {name} with {slowed['share']:.0%} of a processor: {_rate(slowed)}/s, "
+                       f"p99 {_micros(slowed.get('p99_us'))}, busy {slowed['busy']:.0%} of that")
         said = [f"{c['check']} {c['value']:.2f} {VERDICT[c['pass']]}"
                 for c in result["checks"][1:] if c["value"] is not None]
         if "ceiling" in result:

@@ -24,6 +24,9 @@ def judge(row, servers):
     for found in servers.values():
         if row.kind != "scaling" and (ratio := median_ratio(found.get("costs"), nginx.get("costs"))) is not None:
             found["ratio"] = ratio
+        slowed, nginx_slowed = found.get("slowed", {}), nginx.get("slowed", {})
+        if (ratio := median_ratio(slowed.get("costs"), nginx_slowed.get("costs"))) is not None:
+            slowed["ratio"] = ratio
     result = {"row": row.name, "kind": row.kind, "unit": row.unit, "target": row.target, "servers": servers,
               "checks": []}
     nxr = servers.get("nxr")
@@ -136,8 +139,9 @@ def _notes(results):
                 yield f"{result['row']}: {name} disturbed: others took {found['foreign']:.0%} of its processor"
         for name, found in result["servers"].items():
             if slowed := found.get("slowed"):
-                yield (f"{result['row']}: {name} with {slowed['share']:.0%} of a processor: {_rate(slowed)}/s, "
-                       f"p99 {_micros(slowed.get('p99_us'))}, busy {slowed['busy']:.0%} of that")
+                yield (f"{result['row']}: {name} with {slowed['share']:.0%} of a processor: {_cost(result, slowed)}"
+                       + (f" (ratio {slowed['ratio']:.2f})" if "ratio" in slowed else "")
+                       + f", {_rate(slowed)}/s, p99 {_micros(slowed.get('p99_us'))}, busy {slowed['busy']:.0%} of that")
         said = [f"{c['check']} {c['value']:.2f} {VERDICT[c['pass']]}"
                 for c in result["checks"][1:] if c["value"] is not None]
         if "ceiling" in result:

@@ -69,7 +69,7 @@ impl Request {
             sent += n;
             if sent >= turn::BYTES {
                 sent = 0;
-                tokio::task::yield_now().await;
+                turn::next().await;
             }
         }
         Ok(())
@@ -95,7 +95,7 @@ impl Request {
             length -= n;
             if length > 0 && n == want {
                 // A fast client must not keep the others of this thread waiting.
-                tokio::task::yield_now().await;
+                turn::next().await;
             }
         }
         Ok(())

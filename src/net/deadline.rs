@@ -145,6 +145,8 @@ struct Driver(Rc<Timer>);
 impl Driver {
     async fn run(self) {
         while std::future::poll_fn(|cx| self.0.poll_due(cx)).await.is_ok() {
+            // What came due is so on the clock, though the thread may not have waited for it.
+            super::clock::turn();
             TIMERS.with(|t| t.look_at(t.turn()));
         }
     }
@@ -312,6 +314,24 @@ mod tests {
             d.set(20);
             assert!(d.limit(std::future::pending::<()>()).await.is_none());
             assert!(start.elapsed() >= Duration::from_millis(19));
+        });
+    }
+
+    #[test]
+    fn it_fires_on_a_thread_that_never_waits() {
+        run(async {
+            crate::net::clock::once_a_turn();
+            let late = Deadline::never();
+            late.set(5);
+            let mut limited = pin!(late.limit(std::future::pending::<()>()));
+            let mut polled = async || std::future::poll_fn(|cx| Poll::Ready(limited.as_mut().poll(cx))).await;
+            assert!(polled().await.is_pending());
+            // The driver begins to look.
+            tokio::task::yield_now().await;
+            std::thread::sleep(Duration::from_millis(10));
+            tokio::task::yield_now().await;
+            tokio::task::yield_now().await;
+            assert!(polled().await.is_ready());
         });
     }
 

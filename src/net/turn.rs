@@ -20,6 +20,12 @@ pub fn over(cx: &mut Context<'_>) {
     }
 }
 
+/// Returns once the thread has looked for events.
+pub async fn next() {
+    clock::turn();
+    tokio::task::yield_now().await;
+}
+
 #[cfg(test)]
 mod tests {
     use crate::net::Socket;

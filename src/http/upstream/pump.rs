@@ -193,7 +193,7 @@ impl<P: Protocol> Exchange<P> {
             sent += n;
             if sent >= turn::BYTES {
                 sent = 0;
-                tokio::task::yield_now().await;
+                turn::next().await;
             }
         }
     }

@@ -24,7 +24,7 @@ use super::session::Session;
 use crate::conf::listen::Port;
 use crate::log::{self, Level};
 use crate::net::listen::Address as ListenAddress;
-use crate::net::{Address, datagram, fd};
+use crate::net::{Address, datagram, fd, turn};
 use crate::process;
 
 /// Datagrams taken before sessions get their turn.
@@ -109,7 +109,7 @@ impl Door {
             })
             .await;
             // Sessions take theirs before more is read.
-            tokio::task::yield_now().await;
+            turn::next().await;
         }
     }
 

@@ -9,13 +9,22 @@ use std::fs;
 /// The certificate that nxr presents in both.
 pub const OWN: &str = "cloud.home.test";
 
-/// `text` with each first replaced by its second; each must be there.
-pub fn replace(mut text: String, pairs: &[(&str, String)]) -> String {
-    for (from, to) in pairs {
+/// `text` with each first replaced by its second; each must be there. What was put in is not looked at again: a port may
+/// have the digits of another one.
+pub fn replace(text: String, pairs: &[(&str, String)]) -> String {
+    for (from, _) in pairs {
         assert!(text.contains(from), "{from:?} in {text}");
-        text = text.replace(from, to);
     }
-    text
+    let (mut done, mut rest) = (String::new(), &text[..]);
+    let found = |rest: &str| {
+        let places = pairs.iter().filter_map(|(from, to)| rest.find(from).map(|at| (at, from.len(), to)));
+        places.min_by_key(|place| place.0)
+    };
+    while let Some((at, len, to)) = found(rest) {
+        done.extend([&rest[..at], to]);
+        rest = &rest[at + len..];
+    }
+    done + rest
 }
 
 /// A document with its certificates where they are, and each pair of `pairs` replaced.
@@ -76,4 +85,10 @@ pub fn sso(name: &str, authentik: Backend, main: &str) -> Site {
     let (plain, tls) = (free_port(), free_port());
     let text = format!("{main}\n{}", sso_text(authentik.port, plain, tls));
     Site { server: Server::start(name, &text), plain, tls, backends: vec![authentik] }
+}
+
+#[test]
+fn what_was_put_in_stays() {
+    let pairs = [("80", "1443".to_owned()), ("1443", "80".to_owned())];
+    assert_eq!(replace("listen 80; listen 1443;".to_owned(), &pairs), "listen 1443; listen 80;");
 }

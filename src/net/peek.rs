@@ -55,21 +55,10 @@ fn has_ended(socket: &Socket) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::socket::tests::{pair, run};
     use super::*;
     use std::future::poll_fn;
     use std::io::Write;
-    use std::os::unix::net::UnixStream;
-
-    fn run<F: Future>(f: F) -> F::Output {
-        let rt = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        tokio::task::LocalSet::new().block_on(&rt, f)
-    }
-
-    fn pair() -> (Socket, UnixStream) {
-        let (own, peer) = UnixStream::pair().unwrap();
-        own.set_nonblocking(true).unwrap();
-        (Socket::connected(own.into(), true).unwrap(), peer)
-    }
 
     #[test]
     fn what_was_seen_is_not_seen_again() {

@@ -327,18 +327,19 @@ impl AsyncWrite for Socket {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use std::future::poll_fn;
     use std::io::{Read, Write};
     use std::os::unix::net::UnixStream;
 
-    fn run<F: Future>(f: F) -> F::Output {
+    pub fn run<F: Future>(f: F) -> F::Output {
         let rt = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         tokio::task::LocalSet::new().block_on(&rt, f)
     }
 
-    fn pair() -> (Socket, UnixStream) {
+    /// A watched socket and its peer.
+    pub fn pair() -> (Socket, UnixStream) {
         let (own, peer) = UnixStream::pair().unwrap();
         own.set_nonblocking(true).unwrap();
         (Socket::connected(own.into(), true).unwrap(), peer)

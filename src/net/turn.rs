@@ -28,11 +28,10 @@ pub async fn next() {
 
 #[cfg(test)]
 mod tests {
-    use crate::net::Socket;
+    use super::super::socket::tests::pair;
     use std::cell::Cell;
     use std::future::poll_fn;
     use std::io::Write;
-    use std::os::unix::net::UnixStream;
     use std::rc::Rc;
     use std::task::Poll;
 
@@ -41,9 +40,7 @@ mod tests {
         let mut builder = tokio::runtime::Builder::new_current_thread();
         let runtime = builder.enable_all().event_interval(512).build().unwrap();
         tokio::task::LocalSet::new().block_on(&runtime, async {
-            let (own, mut peer) = UnixStream::pair().unwrap();
-            own.set_nonblocking(true).unwrap();
-            let socket = Socket::connected(own.into(), true).unwrap();
+            let (socket, mut peer) = pair();
             let turns = Rc::new(Cell::new(0));
             let counted = turns.clone();
             let transfer = tokio::task::spawn_local(poll_fn(move |cx| {

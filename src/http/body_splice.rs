@@ -28,11 +28,12 @@ fn can_splice(req: &Request) -> bool {
         && req.conn.buffer.borrow().is_empty()
 }
 
-/// Fills an empty pipe with bytes of the body, making it first where much is to come; the number of them. None: they
-/// have to be read.
+/// Fills an empty pipe with bytes of the body, at most `most`, making it first where much is to come; the number of
+/// them. None: they have to be read.
 pub fn poll_fill(
     req: &mut Request,
     pipe: &mut Option<Pipe>,
+    most: usize,
     cx: &mut Context<'_>,
 ) -> Option<Poll<Result<usize, Verdict>>> {
     let rest = req.body.rest;
@@ -44,8 +45,8 @@ pub fn poll_fill(
         *pipe = Pipe::take();
     }
     let (socket, pipe) = (req.conn.io.plain()?, pipe.as_mut()?);
-    let most = usize::try_from(rest).unwrap_or(usize::MAX);
-    let filled = socket.poll_io(Interest::READABLE, cx, || pipe.fill_some(socket.as_fd(), most));
+    let most = usize::try_from(rest).unwrap_or(usize::MAX).min(most);
+    let filled = socket.poll_io(Interest::READABLE, cx, || pipe.fill(socket.as_fd(), most));
     Some(match filled {
         Poll::Pending => poll_timeout(req, cx).map(|late| late.map(|_| 0)),
         Poll::Ready(Ok(0)) => {
@@ -85,7 +86,7 @@ pub fn poll_to_file(
     cx: &mut Context<'_>,
 ) -> Poll<Result<(), Verdict>> {
     for _ in 0..TURN {
-        let Some(filled) = poll_fill(req, pipe, cx) else { return Poll::Ready(Ok(())) };
+        let Some(filled) = poll_fill(req, pipe, usize::MAX, cx) else { return Poll::Ready(Ok(())) };
         ready!(filled)?;
         let (Some(pipe), Some(temp)) = (pipe.as_mut(), &req.body.file) else { return Poll::Ready(Ok(())) };
         while !pipe.is_empty() {

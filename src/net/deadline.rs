@@ -291,6 +291,7 @@ pub async fn sleep(ms: u64) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::socket::tests::run;
     use super::*;
     use std::time::Instant;
 
@@ -306,11 +307,6 @@ mod tests {
     thread_local! {
         /// How often the timer of this thread came due.
         pub(super) static LOOKED: Cell<u32> = const { Cell::new(0) };
-    }
-
-    fn run<F: Future>(f: F) -> F::Output {
-        let rt = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        tokio::task::LocalSet::new().block_on(&rt, f)
     }
 
     #[test]

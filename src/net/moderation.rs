@@ -129,25 +129,19 @@ pub fn begun() -> usize {
 
 #[cfg(test)]
 mod tests {
-    use std::future::{Future, poll_fn};
+    use std::future::poll_fn;
     use std::io::Write;
-    use std::net::{TcpListener, TcpStream};
+    use std::net::TcpStream;
     use std::os::fd::{AsFd, AsRawFd};
     use std::task::{Poll, Waker};
 
+    use super::super::socket::tests::{run, tcp_pair};
     use super::*;
 
-    fn run<F: Future>(f: F) -> F::Output {
-        let rt = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        tokio::task::LocalSet::new().block_on(&rt, f)
-    }
-
     fn pair() -> (Socket, TcpStream) {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let own = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        own.set_nonblocking(true).unwrap();
+        let (own, peer) = tcp_pair();
         socket2::SockRef::from(&own).set_recv_buffer_size(MOST).unwrap();
-        (Socket::connected(own.into(), false).unwrap(), listener.accept().unwrap().0)
+        (own, peer)
     }
 
     fn lowat(socket: &Socket) -> i32 {

@@ -331,6 +331,7 @@ pub(super) mod tests {
     use super::*;
     use std::future::poll_fn;
     use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
     use std::os::unix::net::UnixStream;
 
     pub fn run<F: Future>(f: F) -> F::Output {
@@ -343,6 +344,14 @@ pub(super) mod tests {
         let (own, peer) = UnixStream::pair().unwrap();
         own.set_nonblocking(true).unwrap();
         (Socket::connected(own.into(), true).unwrap(), peer)
+    }
+
+    /// The same over TCP.
+    pub fn tcp_pair() -> (Socket, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let own = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        own.set_nonblocking(true).unwrap();
+        (Socket::connected(own.into(), false).unwrap(), listener.accept().unwrap().0)
     }
 
     /// Writes until there is no room.

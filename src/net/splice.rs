@@ -6,9 +6,14 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, splice};
 use nix::unistd::pipe2;
+use socket2::SockRef;
+
+use super::Socket;
 
 /// Bytes a pipe is asked to hold; where the system allows less, it holds less.
 const SIZE: usize = 256 << 10;
+/// Bytes of a long transfer to take at once, or somewhat less.
+const PORTION: usize = 128 << 10;
 /// Pipes a thread keeps for later.
 const KEEP: usize = 16;
 
@@ -53,13 +58,9 @@ impl Pipe {
         self.len == 0
     }
 
-    /// Takes what `from` has; 0 is its end. To be called on an empty pipe: then `WouldBlock` is about the socket.
-    pub fn fill(&mut self, from: BorrowedFd<'_>) -> io::Result<usize> {
-        self.fill_some(from, SIZE)
-    }
-
-    /// The same, taking at most `most` bytes.
-    pub fn fill_some(&mut self, from: BorrowedFd<'_>, most: usize) -> io::Result<usize> {
+    /// Takes what `from` has, at most `most` bytes; 0 is its end. To be called on an empty pipe: then `WouldBlock` is
+    /// about the socket.
+    pub fn fill(&mut self, from: BorrowedFd<'_>, most: usize) -> io::Result<usize> {
         let Some(ends) = &self.ends else { return Err(io::ErrorKind::BrokenPipe.into()) };
         let n = transfer(from, ends.write.as_fd(), most.min(SIZE))?;
         self.len += n;
@@ -72,6 +73,17 @@ impl Pipe {
         let n = transfer(ends.read.as_fd(), to, self.len)?;
         self.len -= n.min(self.len);
         Ok(n)
+    }
+}
+
+/// Bytes to take at once of a long transfer that goes to `to`: what leaves in whole segments. A remainder would leave
+/// as a segment of its own each time.
+pub fn portion(to: &Socket) -> usize {
+    // The size of a segment grows with the window of the peer, and may change with the way.
+    match SockRef::from(to).tcp_mss() {
+        Ok(segment @ 1..) if segment as usize <= PORTION => PORTION - PORTION % segment as usize,
+        // Not TCP.
+        _ => PORTION,
     }
 }
 
@@ -101,6 +113,7 @@ pub fn kept() -> usize {
 
 #[cfg(test)]
 mod tests {
+    use super::super::socket::tests::{pair, run, tcp_pair};
     use super::*;
     use std::io::{Read, Write};
     use std::os::fd::AsRawFd;
@@ -112,18 +125,34 @@ mod tests {
         let (to, mut sink) = UnixStream::pair().unwrap();
         from.set_nonblocking(true).unwrap();
         let mut pipe = Pipe::take().unwrap();
-        assert_eq!(pipe.fill(from.as_fd()).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        assert_eq!(pipe.fill(from.as_fd(), SIZE).unwrap_err().kind(), io::ErrorKind::WouldBlock);
         source.write_all(b"hello").unwrap();
-        assert_eq!(pipe.fill(from.as_fd()).unwrap(), 5);
+        assert_eq!(pipe.fill(from.as_fd(), SIZE).unwrap(), 5);
         assert_eq!((pipe.len(), pipe.drain(to.as_fd()).unwrap(), pipe.is_empty()), (5, 5, true));
         let mut text = [0; 5];
         sink.read_exact(&mut text).unwrap();
         assert_eq!(&text, b"hello");
         drop(source);
-        assert_eq!(pipe.fill(from.as_fd()).unwrap(), 0);
+        assert_eq!(pipe.fill(from.as_fd(), SIZE).unwrap(), 0);
         let number = pipe.ends.as_ref().unwrap().read.as_raw_fd();
         drop(pipe);
         assert_eq!(Pipe::take().unwrap().ends.as_ref().unwrap().read.as_raw_fd(), number);
+    }
+
+    #[test]
+    fn a_portion_is_whole_segments() {
+        run(async {
+            let (socket, _peer) = tcp_pair();
+            let segment = SockRef::from(&socket).tcp_mss().unwrap() as usize;
+            let portion = portion(&socket);
+            assert!(segment > 1 && portion.is_multiple_of(segment), "{portion} of {segment}");
+            assert!((PORTION - segment + 1..=PORTION).contains(&portion), "{portion} of {segment}");
+        });
+    }
+
+    #[test]
+    fn what_has_no_segments_takes_all_of_a_portion() {
+        run(async { assert_eq!(portion(&pair().0), PORTION) });
     }
 
     #[test]
@@ -131,7 +160,7 @@ mod tests {
         let (mut source, from) = UnixStream::pair().unwrap();
         source.write_all(b"secret").unwrap();
         let mut pipe = Pipe::take().unwrap();
-        pipe.fill(from.as_fd()).unwrap();
+        pipe.fill(from.as_fd(), SIZE).unwrap();
         let before = kept();
         drop(pipe);
         assert_eq!(kept(), before);

@@ -6,8 +6,9 @@ use std::task::Context;
 
 use super::clock;
 
-/// Bytes a transfer moves in a turn.
-pub const BYTES: usize = 1 << 20;
+/// Bytes after which a transfer's turn is over. More at once would mostly wait in the system, where pacing (tcp-bbr)
+/// sends it piece by piece as timers fire.
+pub const BYTES: usize = 64 << 10;
 
 /// Has the task polled again once the thread has looked for events: a waker would have it polled before, and with it
 /// nobody whose events were not seen yet.

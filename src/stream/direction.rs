@@ -12,7 +12,7 @@ use super::session::Session;
 use crate::log::Level;
 use crate::net::moderation::Moderation;
 use crate::net::socket::Taken;
-use crate::net::splice::Pipe;
+use crate::net::splice::{self, Pipe};
 use crate::net::{Buffer, Deadline, Io, Socket, clock, turn};
 use crate::upstream::Pick;
 
@@ -237,7 +237,7 @@ impl Step<'_> {
     pub(super) fn receive(&mut self, cx: &mut Context<'_>) -> Poll<usize> {
         let limit = ready!(self.poll_rate(cx));
         let received = match (self.from, self.to) {
-            (Io::Plain(from), Io::Plain(_)) if self.is_bulk() => match self.splice(from, cx) {
+            (Io::Plain(from), Io::Plain(to)) if self.is_bulk() => match self.splice(from, to, cx) {
                 Some(received) => ready!(received),
                 None => ready!(self.copy(limit, cx)),
             },
@@ -288,7 +288,12 @@ impl Step<'_> {
     }
 
     /// None where there is no pipe to be had.
-    fn splice(&mut self, from: &Socket, cx: &mut Context<'_>) -> Option<Poll<io::Result<usize>>> {
+    fn splice(
+        &mut self,
+        from: &Socket,
+        to: &Socket,
+        cx: &mut Context<'_>,
+    ) -> Option<Poll<io::Result<usize>>> {
         let Direction { buffer, pipe, moderation, run, .. } = &mut *self.direction;
         let moderation = moderation.get_or_insert_default();
         let waits = from.poll_read_ready(cx).is_pending();
@@ -303,10 +308,11 @@ impl Step<'_> {
             moderation.end(from);
             return None;
         };
+        let most = splice::portion(to);
         let filled = match waits {
             // Less than is waited for: the system does not call it readable.
-            true => now(full.fill(from.as_fd())),
-            false => from.poll_io(Interest::READABLE, cx, || full.fill(from.as_fd())),
+            true => now(full.fill(from.as_fd(), most)),
+            false => from.poll_io(Interest::READABLE, cx, || full.fill(from.as_fd(), most)),
         };
         match &filled {
             Poll::Ready(Ok(n)) => moderation.came(*n),

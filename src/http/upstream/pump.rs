@@ -268,11 +268,11 @@ impl<P: Protocol> Exchange<P> {
             if written.is_ready() && pump.source != Source::Open {
                 return Poll::Ready(Ok(()));
             }
+            if pump.source == Source::Open && pump.read >= end {
+                break;
+            }
             if pump.source != Source::Open || self.poll_source(req, pump, cx).is_pending() {
                 return self.poll_idle(req, pump, cx, written.is_ready());
-            }
-            if pump.read >= end {
-                break;
             }
         }
         turn::over(cx);

@@ -16,7 +16,7 @@ use super::{Framing, Protocol, fastcgi};
 use crate::http::body_splice;
 use crate::http::module::Verdict;
 use crate::http::request::Request;
-use crate::net::splice::Pipe;
+use crate::net::splice::{self, Pipe};
 use crate::net::{Buffer, turn};
 
 /// Bytes of a file read at a time.
@@ -157,7 +157,8 @@ impl Sending {
         let moved = if let Some(pipe) = self.pipe.as_mut().filter(|pipe| !pipe.is_empty()) {
             ready!(to.poll_io(Interest::WRITABLE, cx, || pipe.drain(to.as_fd())))
         } else if self.streamed && !req.body.complete {
-            let Some(filled) = body_splice::poll_fill(req, &mut self.pipe, cx) else {
+            let most = splice::portion(to);
+            let Some(filled) = body_splice::poll_fill(req, &mut self.pipe, most, cx) else {
                 return Poll::Ready(Ok(false));
             };
             self.starved = filled.is_pending();

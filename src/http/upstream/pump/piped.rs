@@ -11,7 +11,7 @@ use super::{Pump, SPLICE, Source};
 use crate::http::output::Gone;
 use crate::http::request::Request;
 use crate::log::Level;
-use crate::net::splice::Pipe;
+use crate::net::splice::{self, Pipe};
 
 impl<P: Protocol> Exchange<P> {
     /// Moves bytes through a pipe, where that can be done and pays; none where they must be copied.
@@ -38,14 +38,13 @@ impl<P: Protocol> Exchange<P> {
             // The head goes first. Should the client not take it now, bytes are copied behind it.
             let _ = req.poll_flush_out(cx);
         }
-        req.splice_target()?;
+        let most = usize::try_from(plain).unwrap_or(usize::MAX).min(splice::portion(req.splice_target()?));
         if pump.pipe.is_none() {
             pump.pipe = Some(Pipe::take()?);
         }
         let pipe = pump.pipe.as_mut()?;
-        let most = usize::try_from(plain).unwrap_or(usize::MAX);
         let n = loop {
-            match from.try_io(Interest::READABLE, || pipe.fill_some(from.as_fd(), most)) {
+            match from.try_io(Interest::READABLE, || pipe.fill(from.as_fd(), most)) {
                 Ok(0) => {
                     pump.pipe = None;
                     return None;

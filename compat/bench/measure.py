@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 
+import calls
 import confs
 import loads
 import procs
@@ -95,8 +96,9 @@ def first_line(command):
 class Bench:
     """A whole run: scratch folder, backend, servers. Use as a context manager; leaving it ends every process."""
 
-    def __init__(self, binaries, rounds, seconds, say):
+    def __init__(self, binaries, rounds, seconds, say, count_calls=False):
         self.binaries, self.rounds, self.seconds, self.say = binaries, rounds, seconds, say
+        self.count_calls = count_calls
         self.cpus = procs.Processors()
         self.backend = []
 
@@ -172,6 +174,8 @@ class Bench:
             found = {name: some if isinstance(some, dict) else summary(some) for name, some in samples.items()}
             if row.kind == "load":
                 self._slowed(row, able, found)
+                if self.count_calls:
+                    self._called(row, able, found)
         finally:
             for server in able:
                 server.stop()
@@ -247,6 +251,13 @@ class Bench:
         for name, some in samples.items():
             found[name]["slowed"] = {"share": share, **summary(some)}
 
+    def _called(self, row, able, found):
+        """Adds the system calls a unit takes to what was found."""
+        for server in (server for server in able if "cost" in found[server.name]):
+            with calls.Calls(server.proc.pid) as called:
+                load = row.load(server.place, self.seconds, self.scratch, self.bulk)
+            found[server.name]["calls"] = {name: n / load.units for name, n in called.counts.items()}
+
     def _probe(self, row, server):
         if row.answer:
             host = "localhost" if row.scheme == "https" else "127.0.0.1"
@@ -258,7 +269,7 @@ class Bench:
         pid = server.proc.pid
         before, all_before = procs.settled_cpu_us(pid), procs.processor_us(self.cpus.server)
         kernel_before = procs.kernel_us(pid)
-        with procs.PeakPss(pid) as pss:
+        with procs.Peak(lambda: procs.pss_kib(pid)) as pss:
             load = row.load(server.place, self.seconds, self.scratch, self.bulk)
         foreign = procs.processor_us(self.cpus.server) - all_before
         used = procs.settled_cpu_us(pid) - before
@@ -324,14 +335,16 @@ class Bench:
         ordered = sorted(self.cpus.all)
         cpus = set(ordered[:2]) if roomy else self.cpus.all
         mine = set(ordered[2:]) if roomy else self.cpus.all
-        rates, load = [], None
+        rates, load, share = [], None, None
         home = os.sched_getaffinity(0)
         os.sched_setaffinity(0, mine)
         try:
             for workers in (1, 2):
                 server.start(row, self.place(), cpus, workers)
                 self._probe(row, server)
-                load = row.load(server.place, self.seconds, self.scratch, self.bulk)
+                look = functools.partial(calls.largest_share, server.proc.pid, server.place.front, row.connections)
+                with procs.Peak(look) as share:
+                    load = row.load(server.place, self.seconds, self.scratch, self.bulk)
                 if load.errors > ERRORS_ALLOWED * load.units:
                     raise BenchError(f"{load.errors} of {load.units:.0f} units failed")
                 rates.append(load.units / load.seconds)
@@ -339,7 +352,7 @@ class Bench:
         finally:
             os.sched_setaffinity(0, home)
         return {"cost": rates[1] / rates[0], "per_second": rates[1], "p50_us": load.p50_us, "p99_us": load.p99_us,
-                "ceiling": self.ceiling}
+                "share": share.peak, "ceiling": self.ceiling}
 
 
 def settled_pss(pid):
@@ -370,7 +383,7 @@ def summary(samples):
     for key in samples[0]:
         values = [sample[key] for sample in samples if sample.get(key) is not None]
         if values:
-            found[key] = max(values) if key == "peak_kib" else statistics.median(values)
+            found[key] = max(values) if key in ("peak_kib", "share") else statistics.median(values)
     found["rates"] = [s["per_second"] for s in samples if "per_second" in s]
     found["p99s"] = [s["p99_us"] for s in samples if s.get("p99_us")]
     return found

@@ -200,16 +200,16 @@ class Slowed:
         self.proc.communicate()
 
 
-class PeakPss:
-    """Samples the tree's PSS four times a second while a `with` block runs."""
+class Peak:
+    """Looks four times a second while a `with` block runs, and keeps the highest of what it saw (None: nothing)."""
 
-    def __init__(self, pid):
-        self.pid, self.peak, self._end = pid, None, threading.Event()
+    def __init__(self, look):
+        self.look, self.peak, self._end = look, None, threading.Event()
         self._thread = threading.Thread(target=self._sample, daemon=True)
 
     def _sample(self):
         while not self._end.wait(0.25):
-            now = pss_kib(self.pid)
+            now = self.look()
             if now is not None:
                 self.peak = max(self.peak or 0, now)
 

@@ -8,6 +8,7 @@ from measure import SATURATED
 RATE_SLACK = 0.97
 P99_SLACK = 1.10
 HAPROXY_SLACK = 1.03
+SHARE = 0.60  # of the connections, that one of two threads has at most
 DISTURBED = 0.10  # of the server's processor taken by others: figures are then worth less
 
 
@@ -41,6 +42,8 @@ def judge(row, servers):
         reached = nxr["cost"] >= row.target
         result["ceiling"] = nxr["ceiling"]
         add("two workers over one", nxr["cost"], row.target, None if nxr["ceiling"] < row.target else reached)
+        if share := nxr.get("share"):
+            add("largest share of the connections", share, SHARE, share <= SHARE)
         return result
     if (ratio := nxr.get("ratio")) is None:
         add("ratio to nginx", None, row.target, False)
@@ -142,6 +145,11 @@ def _notes(results):
                 yield (f"{result['row']}: {name} with {slowed['share']:.0%} of a processor: {_cost(result, slowed)}"
                        + (f" (ratio {slowed['ratio']:.2f})" if "ratio" in slowed else "")
                        + f", {_rate(slowed)}/s, p99 {_micros(slowed.get('p99_us'))}, busy {slowed['busy']:.0%} of that")
+        for name, found in result["servers"].items():
+            if made := found.get("calls"):
+                most = sorted(made.items(), key=lambda call: -call[1])
+                yield (f"{result['row']}: {name} makes {sum(made.values()):,.2f} system calls a {result['unit']}: "
+                       + ", ".join(f"{call} {n:,.2f}" for call, n in most if n >= 0.005))
         said = [f"{c['check']} {c['value']:.2f} {VERDICT[c['pass']]}"
                 for c in result["checks"][1:] if c["value"] is not None]
         if "ceiling" in result:

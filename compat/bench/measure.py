@@ -252,11 +252,13 @@ class Bench:
             found[name]["slowed"] = {"share": share, **summary(some)}
 
     def _called(self, row, able, found):
-        """Adds the system calls a unit takes to what was found."""
+        """Adds the system calls a unit takes to what was found, under the row's load and with one connection."""
         for server in (server for server in able if "cost" in found[server.name]):
-            with calls.Calls(server.proc.pid) as called:
-                load = row.load(server.place, self.seconds, self.scratch, self.bulk)
-            found[server.name]["calls"] = {name: n / load.units for name, n in called.counts.items()}
+            for key, drive in (("calls", row.load), ("calls_alone", row.alone)):
+                if drive:
+                    with calls.Calls(server.proc.pid) as called:
+                        load = drive(server.place, self.seconds, self.scratch, self.bulk)
+                    found[server.name][key] = {name: n / load.units for name, n in called.counts.items()}
 
     def _probe(self, row, server):
         if row.answer:

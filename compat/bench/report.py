@@ -146,10 +146,11 @@ def _notes(results):
                        + (f" (ratio {slowed['ratio']:.2f})" if "ratio" in slowed else "")
                        + f", {_rate(slowed)}/s, p99 {_micros(slowed.get('p99_us'))}, busy {slowed['busy']:.0%} of that")
         for name, found in result["servers"].items():
-            if made := found.get("calls"):
-                most = sorted(made.items(), key=lambda call: -call[1])
-                yield (f"{result['row']}: {name} makes {sum(made.values()):,.2f} system calls a {result['unit']}: "
-                       + ", ".join(f"{call} {n:,.2f}" for call, n in most if n >= 0.005))
+            for key, how in (("calls", ""), ("calls_alone", " with one connection")):
+                if made := found.get(key):
+                    most = sorted(made.items(), key=lambda call: -call[1])
+                    yield (f"{result['row']}: {name} makes {sum(made.values()):,.2f} system calls a {result['unit']}{how}: "
+                           + ", ".join(f"{call} {n:,.2f}" for call, n in most if n >= 0.005))
         said = [f"{c['check']} {c['value']:.2f} {VERDICT[c['pass']]}"
                 for c in result["checks"][1:] if c["value"] is not None]
         if "ceiling" in result:

@@ -27,6 +27,7 @@ class Row:
     connections: int = 64
     also_own: bool = False  # the server listens on `own` too
     needs_cpus: int = 1
+    alone: Callable | None = None  # the load with one connection
     floor: str | None = None  # what floor.rs does of it: answering, proxying or passing
 
 
@@ -34,8 +35,8 @@ def url(p, scheme, host="127.0.0.1", path="/"):
     return f"{scheme}://{host}:{p.front}{path}"
 
 
-def keepalive(scheme):
-    return lambda p, seconds, scratch, bulk: loads.wrk(url(p, scheme), seconds)
+def keepalive(scheme, count=64):
+    return lambda p, seconds, scratch, bulk: loads.wrk(url(p, scheme), seconds, count)
 
 
 def compressed(p, seconds, scratch, bulk):
@@ -73,9 +74,9 @@ def _rows():
     ok = (200, 3)
     return [
         load("http-keepalive", "request", 0.80, c.nginx_http, c.haproxy_http, keepalive("http"),
-             floor="proxying"),
+             alone=keepalive("http", 1), floor="proxying"),
         load("return-301", "request", 0.85, c.nginx_301, c.haproxy_301, keepalive("http"), answer=(301, None),
-             floor="answering"),
+             alone=keepalive("http", 1), floor="answering"),
         load("https-keepalive", "request", 0.75, c.nginx_https, c.haproxy_https, keepalive("https"), scheme="https"),
         load("https-https", "request", 0.75, c.nginx_https_https, c.haproxy_https_https, keepalive("https"),
              scheme="https"),
@@ -89,7 +90,7 @@ def _rows():
         load("preread-own-tls", "connection", 0.65, c.nginx_preread_own, c.haproxy_preread_own, new_connections(),
              scheme="https", answer=ok, full_handshakes=True, also_own=True),
         load("stream-1k", "message", 0.95, c.nginx_stream("plain"), c.haproxy_stream("plain"), keepalive("http"),
-             floor="passing"),
+             alone=keepalive("http", 1), floor="passing"),
         bulk("stream-bulk", 0.45, c.nginx_stream("plain"), c.haproxy_stream("plain", c.SPLICE), download("http")),
         bulk("stream-bulk-passthrough", 0.45, c.nginx_passthrough, c.haproxy_passthrough_bulk, download("https"),
              scheme="https"),

@@ -175,7 +175,10 @@ class Bench:
             if row.kind == "load":
                 self._slowed(row, able, found)
                 if self.count_calls:
-                    self._called(row, able, found)
+                    try:
+                        self._called(row, able, found)
+                    except BenchError as why:
+                        self.say(f"{row.name}: {why}")
         finally:
             for server in able:
                 server.stop()

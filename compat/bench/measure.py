@@ -1,6 +1,7 @@
 """Rounds: every server of a row is started, then driven in turn; figures are medians over the rounds."""
 
 import functools
+import itertools
 import os
 import shutil
 import statistics
@@ -175,10 +176,7 @@ class Bench:
             if row.kind == "load":
                 self._slowed(row, able, found)
                 if self.count_calls:
-                    try:
-                        self._called(row, able, found)
-                    except BenchError as why:
-                        self.say(f"{row.name}: {why}")
+                    self._called(row, able, found)
         finally:
             for server in able:
                 server.stop()
@@ -256,12 +254,15 @@ class Bench:
 
     def _called(self, row, able, found):
         """Adds the system calls a unit takes to what was found, under the row's load and with one connection."""
-        for server in (server for server in able if "cost" in found[server.name]):
-            for key, drive in (("calls", row.load), ("calls_alone", row.alone)):
-                if drive:
-                    with calls.Calls(server.proc.pid) as called:
-                        load = drive(server.place, self.seconds, self.scratch, self.bulk)
-                    found[server.name][key] = {name: n / load.units for name, n in called.counts.items()}
+        loaded = [("calls", row.load), ("calls_alone", row.alone)]
+        able = [server for server in able if "cost" in found[server.name]]
+        try:
+            for server, (key, load) in itertools.product(able, loaded if row.alone else loaded[:1]):
+                with calls.Calls(server.proc.pid) as called:
+                    units = load(server.place, self.seconds, self.scratch, self.bulk).units
+                found[server.name][key] = {name: n / units for name, n in called.counts.items()}
+        except BenchError as why:
+            self.say(f"{row.name}: {why}")
 
     def _probe(self, row, server):
         if row.answer:
